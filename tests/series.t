@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# The series survives the way from files to commits and back, and work that is
+# nowhere else is never destroyed by it.
+. "$(dirname "$0")/lib.sh"
+
+src=$T/src files=$T/toy
+series() { "$TOP/tools/series" "$1" toy --src "$src" --files "$files"; }
+g() { git -C "$src" -c user.name='Jörg Müller' -c user.email=j@example.org "$@"; }
+
+mkdir -p "$src/mm" "$src/tools"
+seq 100 >"$src/mm/a.c"
+echo '#!/bin/sh' >"$src/tools/b"; chmod +x "$src/tools/b"
+g init -q; g add .; g commit -qm base; g tag base
+
+# Two commits: edits with new files; new files alone, one executable, one changed later
+sed -i 's/^50$/fifty/' "$src/mm/a.c"; echo new >"$src/mm/new.c"
+g add .; g commit -qm "mm: fifty
+
+Says why, with a line of --- dashes and ünicode.
+
+Signed-off-by: Jörg Müller <j@example.org>"
+echo '#!/bin/sh' >"$src/tools/run"; chmod +x "$src/tools/run"; ln -s run "$src/tools/link"
+g add .; g commit -qm "tools: only new files"
+sed -i 's/^90$/ninety/' "$src/mm/a.c"; echo newer >>"$src/mm/new.c"
+g add .; g commit -qm "mm: ninety"
+want=$(g rev-parse 'HEAD^{tree}')
+
+ok "refresh writes the series" series refresh
+is "the patches, and what comes with them" "$(cat "$files/patches/series")" \
+"0001-mm-fifty.patch mm/new.c
+0002-tools-only-new-files.patch tools/link tools/run
+0003-mm-ninety.patch"
+is "a new file is its last version" "$(cat "$files/mm/new.c")" $'new\nnewer'
+ok "the executable bit is kept" test -x "$files/tools/run"
+ok "a link stays a link" test -L "$files/tools/link"
+cp -a "$files" "$T/first"
+ok "check agrees" series check
+
+g reset -q --hard base
+refused "refresh does not empty the series when nothing is applied" 'no commits' series refresh
+ok "apply" series apply
+is "gives the very tree" "$(g rev-parse 'HEAD^{tree}')" "$want"
+is "as a commit each" "$(g log --reverse --format='%an %s' base..)" \
+"Jörg Müller mm: fifty
+Jörg Müller tools: only new files
+Jörg Müller mm: ninety"
+is "with the whole message" "$(g log -1 --format=%b HEAD~2)" \
+"Says why, with a line of --- dashes and ünicode.
+
+Signed-off-by: Jörg Müller <j@example.org>"
+ok "refresh again" series refresh
+ok "changes nothing" diff -r --no-dereference "$T/first" "$files"
+touch -d '2001-01-01' "$src/mm/a.c"; was=$(stat -c %y "$src/mm/a.c")
+is "apply again does nothing" "$(series apply)" ""
+is "and touches no file" "$(stat -c %y "$src/mm/a.c")" "$was"
+
+# An edit in src is refused once the series changes, and left alone
+echo more >>"$files/mm/new.c"
+echo mine >>"$src/tools/b"
+refused "edits are not destroyed" 'has edits \(tools/b\)' series apply
+is "the edit is still there" "$(tail -1 "$src/tools/b")" mine
+refused "nor exported half" 'commit them' series refresh
+g commit -qam mine
+refused "nor commits" 'has commits' series apply
+is "the commit is still there" "$(g log -1 --format=%s)" mine
+refused "refresh does not write over files that changed meanwhile" 'changed since' series refresh
+g reset -q --hard HEAD~1
+ok "once they are gone, apply" series apply
+is "brings the change" "$(tail -1 "$src/mm/new.c")" more
+
+# What does not fit
+sed -i 's/^-50$/-49/' "$files/patches/0001-mm-fifty.patch"
+refused "a patch that does not apply" '0001-mm-fifty.patch does not apply' series apply
+cp "$T/first/patches/0001-mm-fifty.patch" "$files/patches/"
+echo x >"$files/mm/stray.c"
+refused "a file of no patch" 'mm/stray.c belongs to no patch' series apply
+rm "$files/mm/stray.c"
+mv "$files/mm/new.c" "$T/"
+refused "a file that is missing" 'mm/new.c is missing' series apply
+mv "$T/new.c" "$files/mm/"
+ok "mended, it applies" series apply
+
+g rm -q tools/run tools/link; g commit -qm "tools: no"
+ok "refresh after removal" series refresh
+ok "removes the files" test ! -e "$files/tools"
+is "and the patch" "$(cat "$files/patches/series")" \
+"0001-mm-fifty.patch mm/new.c
+0002-mm-ninety.patch"
+done_testing
