@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0
+# What one does here: make help
+
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+# The user's own trees, unpatched; copied, never changed
+export LINUX_SRC QEMU_SRC JOBS
+# make test T=tests/NAME.t runs one; J guests at a time
+T ?= tests
+J ?= 2
+
+.PHONY: help run test shell build kernel qemu guest debug-kernel off-kernel \
+	linux-source qemu-source deps refresh check series lint clean distclean
+
+help:
+	@echo 'make run            shows it working: builds what is missing, out/demo.png'
+	@echo 'make test           builds what is missing, runs all tests (T=tests/NAME.t: that one)'
+	@echo 'make shell          a guest with a root shell; vm/boot --help for more'
+	@echo
+	@echo 'make build          kernel (make kernel), QEMU (make qemu) and the guest programs'
+	@echo 'make debug-kernel   the kernel with KASAN, lockdep and such, for vm/boot --debug-kernel'
+	@echo 'make off-kernel     the patched kernel with the feature configured off'
+	@echo
+	@echo 'make refresh        writes the commits in build/linux/src and build/qemu/src'
+	@echo '                    back to linux/ and qemu/, which are the series'
+	@echo 'make check          does the series apply, and is it what was built?'
+	@echo 'make series         the series as mail, into out/series/'
+	@echo 'make lint           shellcheck, and Python compiles'
+	@echo 'make clean          removes what was built; sources stay. distclean: build/ and out/'
+	@echo
+	@echo 'LINUX_SRC=DIR QEMU_SRC=DIR  use your own trees (unpatched; they are copied)'
+
+run: build build/tools/xts
+	@demo/run
+
+test: build off-kernel build/tools/xts
+	@prove -j $(J) $(T)
+
+shell: build
+	@vm/boot
+
+build: kernel qemu guest
+
+deps:
+	@tools/deps
+
+linux-source qemu-source: %-source: deps
+	@tools/source $*
+	@tools/series apply $*
+
+kernel: linux-source
+	@tools/build linux
+
+debug-kernel off-kernel: %-kernel: linux-source
+	@tools/build linux $*
+
+qemu: qemu-source
+	@tools/build qemu
+
+guest: linux-source
+	@tools/build headers
+	@tools/build guest
+
+build/tools/xts: tools/xts.c | deps
+	@mkdir -p $(@D)
+	@gcc -O2 -Wall -Wextra -Werror -o $@ $< -lcrypto
+
+refresh:
+	@for t in linux qemu; do ! [ -d build/$$t/src ] || tools/series refresh $$t || exit; done
+
+check:
+	@tools/series check linux
+	@tools/series check qemu
+
+series:
+	@tools/series export linux out/series/linux
+	@tools/series export qemu out/series/qemu
+
+lint:
+	shellcheck -x -P tools -P tests tools/lib.sh $$(grep -rlE '^#!/bin/(ba)?sh' --exclude-dir=build --exclude-dir=.git \
+		--exclude-dir=linux --exclude-dir=qemu --exclude-dir=out .)
+	python3 -m compileall -q vm tools >/dev/null
+
+# Downloads and sources stay, and so do commits that are only there
+clean:
+	rm -rf build/linux/out* build/linux/headers build/qemu/out build/guest build/vm build/tools out
+
+distclean:
+	@for t in linux qemu; do ! [ -d build/$$t/src ] || tools/series check $$t || \
+		{ echo "make: not removed: work in build/$$t/src would be lost (rm -rf build, if that is right)"; exit 1; }; done
+	rm -rf build out
