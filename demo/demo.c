@@ -35,7 +35,7 @@ static void dump(const char *name)
 {
 	char cmd[100];
 
-	snprintf(cmd, sizeof(cmd), "host dump 0x100000 %s %s", getenv("DUMP_SIZE"), name);
+	snprintf(cmd, sizeof(cmd), "host dump 0 %s %s", getenv("DUMP_SIZE"), name);
 	if (system(cmd))
 		errx(1, "no dump");
 }

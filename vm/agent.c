@@ -121,8 +121,9 @@ int main(int argc, char **argv)
 		die("fork");
 	if (!pid) {
 		setsid();
-		/* As a login does, so that @s is this session's own */
+		/* As a login does: @s is this session's own, with @u linked to it */
 		syscall(__NR_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
+		syscall(__NR_keyctl, KEYCTL_LINK, KEY_SPEC_USER_KEYRING, KEY_SPEC_SESSION_KEYRING);
 		sigprocmask(SIG_SETMASK, &orig, NULL);
 		signal(SIGCHLD, SIG_DFL);
 		dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
