@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The key type "mktme": keys that memory is encrypted with.
+ *
+ * A key owns a hardware KeyID.  Its material goes into the hardware and is
+ * forgotten: there is nothing to read.  See Documentation/arch/x86/mktme/.
+ */
+
+#include <linux/capability.h>
+#include <linux/cred.h>
+#include <linux/hex.h>
+#include <linux/init.h>
+#include <linux/key-type.h>
+#include <linux/key.h>
+#include <linux/mktme.h>
+#include <linux/parser.h>
+#include <linux/random.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include <uapi/linux/mktme.h>
+
+/* Beside the KeyID, at index 0: what it was programmed with, as numbers. */
+enum {
+	mktme_data_type = 1,
+	mktme_data_algorithm,
+};
+
+/* Twice the longest that makes sense. */
+#define MKTME_MAX_PAYLOAD	512
+
+enum mktme_opt {
+	OPT_TYPE, OPT_ALGORITHM, OPT_KEY, OPT_TWEAK, OPT_ERROR
+};
+
+static const match_table_t mktme_options = {
+	{ OPT_TYPE,		MKTME_OPT_TYPE "=%s" },
+	{ OPT_ALGORITHM,	MKTME_OPT_ALGORITHM "=%s" },
+	{ OPT_KEY,		MKTME_OPT_KEY "=%s" },
+	{ OPT_TWEAK,		MKTME_OPT_TWEAK "=%s" },
+	{ OPT_ERROR,		NULL }
+};
+
+static const struct {
+	const char *name;
+	enum mktme_key_type type;
+} mktme_types[] = {
+	{ MKTME_TYPE_NAME_CPU,		MKTME_TYPE_CPU },
+	{ MKTME_TYPE_NAME_USER,		MKTME_TYPE_USER },
+	{ MKTME_TYPE_NAME_NO_ENCRYPT,	MKTME_TYPE_NO_ENCRYPT },
+};
+
+static const struct {
+	const char *name;
+	enum mktme_algorithm algorithm;
+} mktme_algorithms[] = {
+	{ MKTME_ALGORITHM_AES_XTS_128,	MKTME_AES_XTS_128 },
+	{ MKTME_ALGORITHM_AES_XTS_256,	MKTME_AES_XTS_256 },
+};
+
+static int mktme_parse_type(const char *name, enum mktme_key_type *type)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(mktme_types); i++) {
+		if (!strcmp(name, mktme_types[i].name)) {
+			*type = mktme_types[i].type;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+static int mktme_parse_algorithm(const char *name,
+				 enum mktme_algorithm *algorithm)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(mktme_algorithms); i++) {
+		if (!strcmp(name, mktme_algorithms[i].name)) {
+			*algorithm = mktme_algorithms[i].algorithm;
+			return mktme_algorithm_enabled(*algorithm) ? 0 : -EINVAL;
+		}
+	}
+	return -EINVAL;
+}
+
+static int mktme_parse_hex(u8 *dst, const char *hex, size_t size)
+{
+	if (strlen(hex) != 2 * size || hex2bin(dst, hex, size))
+		return -EINVAL;
+	return 0;
+}
+
+/*
+ * Parse a payload, which is cut to pieces.  The words may come in any order,
+ * so that key lengths are checked only when all are known.
+ */
+static int mktme_parse(char *payload, struct mktme_key_params *params)
+{
+	const char *value[OPT_ERROR] = { };
+	substring_t args[MAX_OPT_ARGS];
+	size_t size;
+	char *word;
+	int opt, ret;
+
+	while ((word = strsep(&payload, " \t\n"))) {
+		if (!*word)
+			continue;
+		opt = match_token(word, mktme_options, args);
+		if (opt == OPT_ERROR || value[opt])
+			return -EINVAL;
+		value[opt] = args[0].from;
+	}
+
+	if (!value[OPT_TYPE])
+		return -EINVAL;
+	ret = mktme_parse_type(value[OPT_TYPE], &params->type);
+	if (ret)
+		return ret;
+
+	if (params->type == MKTME_TYPE_NO_ENCRYPT) {
+		if (value[OPT_ALGORITHM] || value[OPT_KEY] || value[OPT_TWEAK])
+			return -EINVAL;
+		return 0;
+	}
+
+	if (!value[OPT_ALGORITHM])
+		return -EINVAL;
+	ret = mktme_parse_algorithm(value[OPT_ALGORITHM], &params->algorithm);
+	if (ret)
+		return ret;
+	size = mktme_key_size(params->algorithm);
+
+	if (params->type == MKTME_TYPE_USER) {
+		if (!value[OPT_KEY] || !value[OPT_TWEAK])
+			return -EINVAL;
+	} else {
+		/* The CPU mixes it with entropy of its own. */
+		get_random_bytes(params->key, size);
+		get_random_bytes(params->tweak, size);
+	}
+	if (value[OPT_KEY])
+		ret = mktme_parse_hex(params->key, value[OPT_KEY], size);
+	if (!ret && value[OPT_TWEAK])
+		ret = mktme_parse_hex(params->tweak, value[OPT_TWEAK], size);
+	return ret;
+}
+
+/*
+ * prep->payload.data[0] is what the hardware is programmed with, until
+ * ->free_preparse() wipes it; nothing of it stays in the key.
+ */
+static int mktme_preparse(struct key_preparsed_payload *prep)
+{
+	struct mktme_key_params *params;
+	char *payload;
+	int ret;
+
+	/* KeyIDs are few. */
+	if (!capable(CAP_SYS_RESOURCE))
+		return -EPERM;
+	if (!mktme_enabled())
+		return -EOPNOTSUPP;
+	if (!prep->data || !prep->datalen || prep->datalen > MKTME_MAX_PAYLOAD ||
+	    memchr(prep->data, 0, prep->datalen))
+		return -EINVAL;
+
+	payload = kmemdup_nul(prep->data, prep->datalen, GFP_KERNEL);
+	if (!payload)
+		return -ENOMEM;
+	params = kzalloc(sizeof(*params), GFP_KERNEL);
+	ret = params ? mktme_parse(payload, params) : -ENOMEM;
+	kfree_sensitive(payload);
+	if (ret) {
+		kfree_sensitive(params);
+		return ret;
+	}
+
+	prep->payload.data[0] = params;
+	prep->quotalen = sizeof(*params);
+	return 0;
+}
+
+static void mktme_free_preparse(struct key_preparsed_payload *prep)
+{
+	kfree_sensitive(prep->payload.data[0]);
+}
+
+static int mktme_instantiate(struct key *key, struct key_preparsed_payload *prep)
+{
+	struct mktme_key_params *params = prep->payload.data[0];
+	struct mktme_key *mktme_key;
+	int ret;
+
+	ret = key_payload_reserve(key, prep->quotalen);
+	if (ret)
+		return ret;
+
+	mktme_key = mktme_key_create(params);
+	if (IS_ERR(mktme_key))
+		return PTR_ERR(mktme_key);
+	/* For ->describe(), also when the KeyID is gone. */
+	key->payload.data[mktme_data_type] = (void *)params->type;
+	key->payload.data[mktme_data_algorithm] = (void *)params->algorithm;
+	rcu_assign_keypointer(key, mktme_key);
+	return 0;
+}
+
+/* Called with key->sem held for writing, or when nobody else knows the key. */
+static void mktme_drop(struct key *key)
+{
+	struct mktme_key *mktme_key = key->payload.data[0];
+
+	if (mktme_key) {
+		rcu_assign_keypointer(key, NULL);
+		mktme_key_destroy(mktme_key);
+	}
+}
+
+/* No new memory from now on; what is under the key stays as it is. */
+static void mktme_revoke(struct key *key)
+{
+	key_payload_reserve(key, 0);
+	mktme_drop(key);
+}
+
+static void mktme_destroy(struct key *key)
+{
+	mktme_drop(key);
+}
+
+/* Called under RCU, which the KeyID's release waits for. */
+static void mktme_describe(const struct key *key, struct seq_file *m)
+{
+	unsigned long type = (unsigned long)key->payload.data[mktme_data_type];
+	unsigned long algorithm =
+		(unsigned long)key->payload.data[mktme_data_algorithm];
+	const struct mktme_key *mktme_key;
+	int i;
+
+	seq_puts(m, key->description);
+	if (!key_is_positive(key))
+		return;
+
+	for (i = 0; i < ARRAY_SIZE(mktme_types); i++)
+		if (mktme_types[i].type == type)
+			seq_printf(m, ": %s", mktme_types[i].name);
+	for (i = 0; i < ARRAY_SIZE(mktme_algorithms); i++)
+		if (type != MKTME_TYPE_NO_ENCRYPT &&
+		    mktme_algorithms[i].algorithm == algorithm)
+			seq_printf(m, " %s", mktme_algorithms[i].name);
+	mktme_key = dereference_key_rcu(key);
+	if (mktme_key)
+		seq_printf(m, " KeyID %u", mktme_key_keyid(mktme_key));
+}
+
+static struct key_type key_type_mktme = {
+	.name		= MKTME_KEY_TYPE,
+	.preparse	= mktme_preparse,
+	.free_preparse	= mktme_free_preparse,
+	.instantiate	= mktme_instantiate,
+	.revoke		= mktme_revoke,
+	.destroy	= mktme_destroy,
+	.describe	= mktme_describe,
+};
+
+/**
+ * mktme_key_lookup - find the KeyID behind a key's serial number
+ * @serial: serial number, or one of the special ones of keyctl(2)
+ *
+ * Context: Process context; asks for search permission with the caller's
+ * credentials, takes the key's semaphore.
+ * Return: The KeyID, with a reference that mktme_key_put() drops, or an
+ * ERR_PTR: -EINVAL for a key of another type, -ENOKEY, -EKEYREVOKED,
+ * -EKEYEXPIRED or -EACCES.
+ */
+struct mktme_key *mktme_key_lookup(key_serial_t serial)
+{
+	struct mktme_key *mktme_key;
+	key_ref_t ref;
+	struct key *key;
+	int ret;
+
+	ref = lookup_user_key(serial, 0, KEY_NEED_SEARCH);
+	if (IS_ERR(ref))
+		return ERR_CAST(ref);
+	key = key_ref_to_ptr(ref);
+
+	if (key->type != &key_type_mktme) {
+		mktme_key = ERR_PTR(-EINVAL);
+		goto put;
+	}
+
+	down_read(&key->sem);
+	ret = key_validate(key);
+	mktme_key = ret ? ERR_PTR(ret) : dereference_key_locked(key);
+	if (!ret)
+		mktme_key_get(mktme_key);
+	up_read(&key->sem);
+put:
+	key_ref_put(ref);
+	return mktme_key;
+}
+
+static int __init mktme_keys_init(void)
+{
+	return mktme_enabled() ? register_key_type(&key_type_mktme) : 0;
+}
+late_initcall(mktme_keys_init);

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef MKTME_TEST_H
+#define MKTME_TEST_H
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/keyctl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <linux/mktme.h>
+
+#include "../../kselftest_harness.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define SYSFS		"/sys/kernel/mm/mktme/"
+#define CPU_128		"type=cpu algorithm=aes-xts-128"
+#define USER_128	"type=user algorithm=aes-xts-128 "		\
+			"key=000102030405060708090a0b0c0d0e0f "		\
+			"tweak=101112131415161718191a1b1c1d1e1f"
+#define USER_256	"type=user algorithm=aes-xts-256 "		\
+			"key=000102030405060708090a0b0c0d0e0f"		\
+			"202122232425262728292a2b2c2d2e2f "		\
+			"tweak=101112131415161718191a1b1c1d1e1f"	\
+			"303132333435363738393a3b3c3d3e3f"
+
+/* Not in the uapi headers: see keyctl_setperm(3). */
+#define KEY_POS_VIEW	0x01000000
+#define KEY_POS_SETATTR	0x20000000
+#define KEY_POS_ALL	0x3f000000
+#define KEY_USR_VIEW	0x00010000
+#define KEY_OTH_SEARCH	0x00000008
+
+typedef int32_t serial_t;
+
+static inline int encrypt_mprotect(void *addr, size_t len, int prot,
+				   serial_t serial)
+{
+	return syscall(__NR_encrypt_mprotect, addr, len, prot, serial);
+}
+
+static inline serial_t add_key(const char *type, const char *name,
+			       const void *payload, size_t len)
+{
+	return syscall(__NR_add_key, type, name, payload, len,
+		       KEY_SPEC_PROCESS_KEYRING);
+}
+
+/* Names are the caller's: an equal one would replace the key. */
+static inline serial_t new_key(const char *name, const char *payload)
+{
+	return add_key(MKTME_KEY_TYPE, name, payload, strlen(payload));
+}
+
+static inline long keyctl(int op, unsigned long a, unsigned long b,
+			  unsigned long c, unsigned long d)
+{
+	return syscall(__NR_keyctl, op, a, b, c, d);
+}
+
+static inline long revoke_key(serial_t key)
+{
+	return keyctl(KEYCTL_REVOKE, key, 0, 0, 0);
+}
+
+static inline long unlink_key(serial_t key)
+{
+	return keyctl(KEYCTL_UNLINK, key, KEY_SPEC_PROCESS_KEYRING, 0, 0);
+}
+
+/* A number from a file in sysfs, or -1. */
+static inline long read_sysfs(const char *path)
+{
+	FILE *f = fopen(path, "r");
+	long val = -1;
+
+	if (f) {
+		if (fscanf(f, "%ld", &val) != 1)
+			val = -1;
+		fclose(f);
+	}
+	return val;
+}
+
+/* KeyIDs come back after a grace period: wait for up to 10 s. */
+static inline bool keyids_fall_to(long want)
+{
+	int i;
+
+	for (i = 0; i < 1000; i++) {
+		if (read_sysfs(SYSFS "keyids_in_use") <= want)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+/* Those of the test before may still be on their way back. */
+static inline long keyids_settled(void)
+{
+	long now, last = -1;
+	int same = 0;
+
+	while (same < 10) {
+		now = read_sysfs(SYSFS "keyids_in_use");
+		same = now == last ? same + 1 : 0;
+		last = now;
+		usleep(20000);
+	}
+	return last;
+}
+
+/* "KeyID:" of the VMA at addr in smaps; *start and *end are its bounds. */
+static inline long vma_keyid(const void *addr, unsigned long *start,
+			     unsigned long *end)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long s, e, a = (unsigned long)addr;
+	bool here = false;
+	long keyid = -1;
+	char line[512];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &s, &e) == 2) {
+			here = a >= s && a < e;
+			if (here && start)
+				*start = s;
+			if (here && end)
+				*end = e;
+		} else if (here && sscanf(line, "KeyID: %ld", &keyid) == 1) {
+			break;
+		}
+	}
+	if (f)
+		fclose(f);
+	return keyid;
+}
+
+static inline long keyid_at(const void *addr)
+{
+	return vma_keyid(addr, NULL, NULL);
+}
+
+static inline void *map_anon(size_t len)
+{
+	return mmap(NULL, len, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static inline void fill(void *addr, size_t len, unsigned int seed)
+{
+	uint32_t *p = addr, *end = addr + len;
+
+	for (; p < end; p++)
+		*p = seed = seed * 1664525 + 1013904223;
+}
+
+static inline bool filled(const void *addr, size_t len, unsigned int seed)
+{
+	const uint32_t *p = addr, *end = addr + len;
+
+	for (; p < end; p++) {
+		seed = seed * 1664525 + 1013904223;
+		if (*p != seed)
+			return false;
+	}
+	return true;
+}
+
+static inline bool zero(const void *addr, size_t len)
+{
+	const char *p = addr;
+
+	return !*p && !memcmp(p, p + 1, len - 1);
+}
+
+/* 0, or 1 if there is no MKTME to test, or no right to. */
+static inline int mktme_missing(void)
+{
+	return access(SYSFS, F_OK) != 0 || geteuid() != 0;
+}
+
+#define SKIP_WITHOUT_MKTME()						\
+do {									\
+	if (mktme_missing())						\
+		SKIP(return, "needs root, and a machine with MKTME");	\
+} while (0)
+
+#endif /* MKTME_TEST_H */
