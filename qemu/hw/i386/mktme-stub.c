@@ -15,6 +15,11 @@ bool x86_mktme_machine_init(X86MktmeState *s, MachineState *machine,
     g_assert_not_reached();
 }
 
+MemoryRegion *x86_mktme_views(X86MktmeState *s)
+{
+    g_assert_not_reached();
+}
+
 unsigned x86_mktme_keyid_bits(X86MktmeState *s)
 {
     g_assert_not_reached();

@@ -37,6 +37,7 @@
 #include "hw/boards.h"
 #include "hw/core/cpu.h"
 #include "hw/i386/mktme.h"
+#include "hw/pci/pci_device.h"
 #include "hw/qdev-properties.h"
 #include "migration/blocker.h"
 #include "qemu/error-report.h"
@@ -92,7 +93,7 @@
  * Bounce buffers for devices that access encrypted memory: enough for the
  * requests that disks have in flight.
  */
-#define MKTME_BOUNCE_SIZE           (64 * MiB)
+#define MKTME_BOUNCE_SIZE           67108864
 
 QEMU_BUILD_BUG_ON(MKTME_LINES != 64);   /* lines of a page fit an uint64_t */
 
@@ -1227,6 +1228,17 @@ unsigned x86_mktme_keyid_bits(X86MktmeState *s)
     return s->max_keyid_bits;
 }
 
+MemoryRegion *x86_mktme_views(X86MktmeState *s)
+{
+    return &s->dma_root;
+}
+
+static GlobalProperty mktme_bounce_size = {
+    .driver = TYPE_PCI_DEVICE,
+    .property = "x-max-bounce-buffer-size",
+    .value = stringify(MKTME_BOUNCE_SIZE),
+};
+
 bool x86_mktme_machine_init(X86MktmeState *s, MachineState *machine,
                             unsigned phys_bits, Error **errp)
 {
@@ -1271,13 +1283,13 @@ bool x86_mktme_machine_init(X86MktmeState *s, MachineState *machine,
     memory_region_init_io(&s->dma_slow, OBJECT(s), &mktme_slow_ops, s,
                           "mktme-slow", 1ULL << phys_bits);
     address_space_init(&s->slow_as, &s->dma_slow, "mktme-slow");
-    memory_region_init(&s->dma_root, OBJECT(s), "mktme-dma", UINT64_MAX);
     memory_region_init_iommu(&s->dma_iommu, sizeof(s->dma_iommu),
                              TYPE_X86_MKTME_IOMMU_MR, OBJECT(s),
                              "mktme-views", 1ULL << phys_bits);
     memory_region_add_subregion(&s->dma_root, 0, MEMORY_REGION(&s->dma_iommu));
     address_space_set_root(&address_space_memory, &s->dma_root);
     address_space_memory.max_bounce_buffer_size = MKTME_BOUNCE_SIZE;
+    qdev_prop_register_global(&mktme_bounce_size);
 
     qemu_register_reset(mktme_reset, s);
     return true;
@@ -1453,6 +1465,7 @@ static void x86_mktme_init(Object *obj)
     s->ranges = g_ptr_array_new_with_free_func(mktme_range_free);
     s->stale = g_ptr_array_new_with_free_func(g_free);
     qemu_mutex_init(&s->lock);
+    memory_region_init(&s->dma_root, obj, "mktme-views", UINT64_MAX);
 }
 
 /* Deletion is refused once a machine uses the object */

@@ -77,6 +77,12 @@ bool x86_mktme_machine_init(X86MktmeState *s, MachineState *machine,
                             unsigned phys_bits, Error **errp);
 
 /**
+ * x86_mktme_views: memory as devices see it, with KeyIDs in addresses
+ * @s: the object
+ */
+MemoryRegion *x86_mktme_views(X86MktmeState *s);
+
+/**
  * x86_mktme_keyid_bits: number of address bits that the KeyID may take
  * @s: the object
  */

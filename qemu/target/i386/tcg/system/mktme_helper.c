@@ -182,6 +182,7 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
     }
     env->regs[R_EAX] = status;
     CC_SRC = status == MKTME_PROG_SUCCESS ? 0 : CC_Z;
+    CC_OP = CC_OP_EFLAGS;
 }
 
 void helper_clflush(CPUX86State *env, target_ulong addr)
