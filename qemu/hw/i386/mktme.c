@@ -964,15 +964,17 @@ static void mktme_dma_access(X86MktmeState *s, hwaddr addr, uint8_t *buf,
             uint16_t view = r->view[mktme_page(r, addr)];
 
             if (view == keyid) {
-                *dirty |= write ? bit : 0;
-            } else if (*dirty & bit) {
+                if (write) {
+                    qatomic_or(dirty, bit);
+                }
+            } else if (qatomic_read(dirty) & bit) {
                 mktme_report(s, MKTME_VIOLATION_DEVICE_ACCESS,
                              addr & TARGET_PAGE_MASK, bit, view, keyid,
                              false, 0);
                 if (write && s->cache == MKTME_CACHE_MODE_STRICT) {
                     mktme_put_aside(s, r, addr & TARGET_PAGE_MASK, bit);
                 }
-                *dirty &= ~bit;
+                qatomic_and(dirty, ~bit);
                 mktme_watch_stores(r, addr & TARGET_PAGE_MASK);
             }
         }
