@@ -311,6 +311,47 @@ static int check_range(struct mm_struct *mm, unsigned long start,
 	return tmp < end ? -ENOMEM : 0;
 }
 
+static void set_vma_key(struct vm_area_struct *vma, struct mktme_key *key)
+{
+	struct mktme_key *old = vma->mktme_key;
+
+	if (key)
+		mktme_key_get(key);
+	vma->mktme_key = key;
+	if (old)
+		mktme_key_put(old);
+}
+
+/* The whole of the VMA is about to get the key, or to lose it. */
+static void account_locked(struct mm_struct *mm, struct vm_area_struct *vma,
+			   struct mktme_key *key)
+{
+	if (vma->vm_flags & VM_LOCKED)
+		return;
+	if (key && !vma->mktme_key)
+		mm->locked_vm += vma_pages(vma);
+	else if (!key && vma->mktme_key)
+		mm->locked_vm -= vma_pages(vma);
+}
+
+/* As mlock(2): the memory can't be swapped out from now on. */
+static int check_memlock(struct mm_struct *mm, unsigned long start,
+			 unsigned long end)
+{
+	VMA_ITERATOR(vmi, mm, start);
+	struct vm_area_struct *vma;
+	unsigned long bytes = 0;
+
+	for_each_vma_range(vmi, vma, end)
+		if (!vma_counts_as_locked(vma))
+			bytes += min(end, vma->vm_end) - max(start, vma->vm_start);
+	if (!bytes)
+		return 0;
+	if (!can_do_mlock())
+		return -EPERM;
+	return mlock_future_ok(mm, VM_LOCKED, bytes) ? 0 : -ENOMEM;
+}
+
 static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 			  unsigned long end, unsigned long prot,
 			  struct mktme_key *key, void *buf)
@@ -318,12 +359,17 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 	VMA_ITERATOR(vmi, mm, start);
 	struct vm_area_struct *vma, *prev;
 	unsigned long stop = start;
-	struct mktme_key *old;
 	int err, ret;
 
 	ret = check_range(mm, start, end);
 	if (ret)
 		return ret;
+
+	if (key) {
+		ret = check_memlock(mm, start, end);
+		if (ret)
+			return ret;
+	}
 
 	for_each_vma_range(vmi, vma, end) {
 		/* No fault without the mmap lock from here on. */
@@ -361,15 +407,12 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 	prev = vma_prev(&vmi);
 	vma_iter_set(&vmi, start);
 	for_each_vma_range(vmi, vma, end) {
+		/* One that is merged away is not looked at by the accounting. */
+		account_locked(mm, vma, key);
 		if (vma->mktme_key != key)
 			vma = vma_modify_mktme_key(&vmi, prev, vma, key);
 		if (vma->mktme_key != key) {
-			old = vma->mktme_key;
-			if (key)
-				mktme_key_get(key);
-			vma->mktme_key = key;
-			if (old)
-				mktme_key_put(old);
+			set_vma_key(vma, key);
 		}
 		prev = vma;
 	}
@@ -407,10 +450,11 @@ undo:
  *		without it);
  *	-EINVAL: range unaligned or wrapping around, bad @prot, a key of another
  *		type, or memory that is not private and anonymous;
- *	-ENOMEM: part of the range is not mapped, or out of memory;
+ *	-ENOMEM: part of the range is not mapped, RLIMIT_MEMLOCK is too small
+ *		for it, or out of memory;
  *	-ENOKEY, -EKEYREVOKED, -EKEYEXPIRED, -EACCES: @serial can't be used;
  *	-EACCES: @prot is not allowed;
- *	-EPERM: part of the range is sealed;
+ *	-EPERM: part of the range is sealed; RLIMIT_MEMLOCK is 0;
  *	-EBUSY: a page is pinned, for DMA or the like;
  *	-EINTR: killed.
  *
@@ -433,6 +477,8 @@ SYSCALL_DEFINE4(encrypt_mprotect, unsigned long, start, size_t, len,
 	start = untagged_addr(start);
 	if (!PAGE_ALIGNED(start) || !PAGE_ALIGNED(len))
 		return -EINVAL;
+	if (!len)
+		return 0;
 	if (check_add_overflow(start, len, &end))
 		return -EINVAL;
 	if (prot & (PROT_GROWSDOWN | PROT_GROWSUP) ||
@@ -444,9 +490,6 @@ SYSCALL_DEFINE4(encrypt_mprotect, unsigned long, start, size_t, len,
 			return PTR_ERR(key);
 	}
 
-	ret = 0;
-	if (!len)
-		goto put_key;
 	ret = -ENOMEM;
 	buf = (void *)__get_free_page(GFP_KERNEL);
 	if (!buf)

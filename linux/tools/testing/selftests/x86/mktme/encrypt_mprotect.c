@@ -103,8 +103,6 @@ TEST_F(enc, bad_keys)
 					    KEY_SPEC_PROCESS_KEYRING));
 	EXPECT_ERR(EINVAL, encrypt_mprotect(self->mem, self->len, RW, -1000));
 	EXPECT_ERR(ENOKEY, encrypt_mprotect(self->mem, self->len, RW, 0x7ffffff0));
-	/* Also where there is nothing to do. */
-	EXPECT_ERR(ENOKEY, encrypt_mprotect(self->mem, 0, RW, 0x7ffffff0));
 
 	key = new_key("revoked", CPU_128);
 	ASSERT_EQ(0, revoke_key(key));
@@ -435,6 +433,98 @@ TEST_F(enc, dontneed_gives_new_zeroes)
 	ASSERT_EQ(0, madvise(self->mem, self->len, MADV_DONTNEED));
 	EXPECT_TRUE(zero(self->mem, self->len));
 	EXPECT_EQ(self->keyid, keyid_at(self->mem));
+}
+
+static long locked_kb(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	long kb = -1;
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "VmLck: %ld", &kb) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kb;
+}
+
+/* glibc before 2.40 passes no address with MREMAP_DONTUNMAP. */
+static void *remap_keeping(void *mem, size_t len)
+{
+	return (void *)syscall(__NR_mremap, mem, len, len,
+			       MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+}
+
+/* Such memory can't be swapped out, and counts as if it were mlock()ed. */
+TEST_F(enc, counts_as_locked)
+{
+	long kb = self->len / 1024, page_kb = self->page / 1024;
+	struct rlimit limit = { self->len, self->len };
+	int status;
+	pid_t pid;
+	char *mem;
+
+	ASSERT_EQ(0, locked_kb());
+	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
+	EXPECT_EQ(kb, locked_kb());
+	/* Not twice, be it by another key or by mlock() itself. */
+	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len / 2, RW, self->key2));
+	EXPECT_EQ(kb, locked_kb());
+	ASSERT_EQ(0, mlock(self->mem, self->len));
+	EXPECT_EQ(kb, locked_kb());
+	ASSERT_EQ(0, munlock(self->mem, self->len));
+	EXPECT_EQ(kb, locked_kb());
+
+	/* Whatever becomes of the VMA. */
+	ASSERT_EQ(0, munmap(self->mem + self->len - self->page, self->page));
+	EXPECT_EQ(kb - page_kb, locked_kb());
+	mem = mremap(self->mem, self->page, 3 * self->page, MREMAP_MAYMOVE);
+	ASSERT_NE(MAP_FAILED, mem);
+	EXPECT_EQ(kb + page_kb, locked_kb());
+	ASSERT_EQ(0, munmap(mem, 3 * self->page));
+	EXPECT_EQ(kb - 2 * page_kb, locked_kb());
+	mem = remap_keeping(self->mem + self->page, self->page);
+	ASSERT_NE(MAP_FAILED, mem);
+	EXPECT_EQ(kb - page_kb, locked_kb());
+	ASSERT_EQ(0, munmap(mem, self->page));
+
+	pid = fork();
+	if (!pid)
+		_exit(locked_kb() == kb - 2 * page_kb ? 0 : 1);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+
+	ASSERT_EQ(0, encrypt_mprotect(self->mem + self->page,
+				      self->len - 2 * self->page, RW, 0));
+	EXPECT_EQ(0, locked_kb());
+
+	/* The limit binds those without CAP_IPC_LOCK. */
+	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, self->key,
+			    KEY_POS_ALL | KEY_OTH_SEARCH, 0, 0));
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &limit));
+	pid = fork();
+	if (!pid) {
+		if (setresuid(65534, 65534, 65534))
+			_exit(1);
+		mem = map_anon(self->len + self->page);
+		if (!encrypt_mprotect(mem, self->len + self->page, RW, self->key) ||
+		    errno != ENOMEM || keyid_at(mem))
+			_exit(2);
+		if (encrypt_mprotect(mem, self->len, RW, self->key))
+			_exit(3);
+		if (remap_keeping(mem, self->page) != MAP_FAILED || errno != EAGAIN)
+			_exit(4);
+		limit.rlim_cur = 0;
+		setrlimit(RLIMIT_MEMLOCK, &limit);
+		mem = map_anon(self->page);
+		if (!encrypt_mprotect(mem, self->page, RW, self->key) ||
+		    errno != EPERM)
+			_exit(5);
+		_exit(0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
 }
 
 TEST_F(enc, revoked_key_keeps_its_memory)

@@ -81,6 +81,7 @@ TEST_F(pages, direct_map_shows_no_plaintext)
 	ASSERT_EQ(0, memcmp(plain, seen, sizeof(seen)));
 
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
+	write_back(self->mem, self->len);
 	ASSERT_TRUE(read_kcore(phys_addr(self->mem), seen, sizeof(seen)));
 	EXPECT_NE(0, memcmp(plain, seen, sizeof(seen)));
 	EXPECT_EQ(NULL, memmem(seen, sizeof(seen), "SSSSSSSS", 8));

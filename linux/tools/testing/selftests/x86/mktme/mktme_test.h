@@ -154,6 +154,16 @@ static inline void *map_anon(size_t len)
 	return mmap(NULL, len, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
+/* Have DRAM hold what the caches hold. */
+static inline void write_back(const void *addr, size_t len)
+{
+	const char *p = addr, *end = p + len;
+
+	for (; p < end; p += 64)
+		__builtin_ia32_clflush(p);
+	__builtin_ia32_mfence();
+}
+
 static inline void fill(void *addr, size_t len, unsigned int seed)
 {
 	uint32_t *p = addr, *end = addr + len;
