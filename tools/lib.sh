@@ -49,7 +49,7 @@ step() {
 	[ -t 1 ] && printf '\r\033[K'
 	if [ $status != 0 ]; then
 		printf '%-34s failed after %d s\n' "$what" $now
-		grep -E 'error|Error|E:|undefined|fatal' "$log" | tail -5 >&2 || tail -5 "$log" >&2
+		{ grep -v '^  [A-Z]' "$log" | grep -E 'error|Error|^E:|undefined|fatal|No space' || cat "$log"; } | tail -5 >&2
 		return 1
 	fi
 	printf '%-34s %4d s\n' "$what" $now
