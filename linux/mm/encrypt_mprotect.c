@@ -14,11 +14,15 @@
 #include <linux/mman.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pagewalk.h>
+#include <linux/oom.h>
 #include <linux/rmap.h>
+#include <linux/sched/mm.h>
 #include <linux/seq_file.h>
 #include <linux/swap.h>
 #include <linux/swapops.h>
 #include <linux/syscalls.h>
+
+#include <trace/events/mktme.h>
 
 #include "internal.h"
 #include "vma.h"
@@ -311,6 +315,29 @@ static int check_range(struct mm_struct *mm, unsigned long start,
 	return tmp < end ? -ENOMEM : 0;
 }
 
+/*
+ * Memory under a key is found by way of the mms that may have it: they are on
+ * swapoff's list of mms, which loses them when they go away.
+ */
+static void list_mm(struct mm_struct *mm, struct list_head *head)
+{
+	spin_lock(&mmlist_lock);
+	if (list_empty(&mm->mmlist))
+		list_add(&mm->mmlist, head);
+	spin_unlock(&mmlist_lock);
+}
+
+/*
+ * Called under the write locks of both mms.  As for swap entries, the child
+ * comes after its parent: mktme_replace_vma_keys() sees it if it was too late
+ * for the parent.
+ */
+void __mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm)
+{
+	if (!list_empty(&oldmm->mmlist))
+		list_mm(mm, &oldmm->mmlist);
+}
+
 static void set_vma_key(struct vm_area_struct *vma, struct mktme_key *key)
 {
 	struct mktme_key *old = vma->mktme_key;
@@ -360,6 +387,16 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 	struct vm_area_struct *vma, *prev;
 	unsigned long stop = start;
 	int err, ret;
+
+	/*
+	 * Whoever erases the key says so first, then goes through the list, so
+	 * that one of the two sees the other.
+	 */
+	if (key) {
+		list_mm(mm, &init_mm.mmlist);
+		if (mktme_key_superseded(key))
+			return -ERESTARTNOINTR;
+	}
 
 	ret = check_range(mm, start, end);
 	if (ret)
@@ -411,9 +448,8 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 		account_locked(mm, vma, key);
 		if (vma->mktme_key != key)
 			vma = vma_modify_mktme_key(&vmi, prev, vma, key);
-		if (vma->mktme_key != key) {
+		if (vma->mktme_key != key)
 			set_vma_key(vma, key);
-		}
 		prev = vma;
 	}
 	return 0;
@@ -428,6 +464,102 @@ undo:
 		reencrypt_range(vma, max(start, vma->vm_start),
 				min(stop, vma->vm_end), vma->mktme_key, buf,
 				&err);
+	return ret;
+}
+
+/* Contents are kept; where that fails, it leaves things as they were. */
+static int rotate_vma(struct vm_area_struct *vma, struct mktme_key *key,
+		      void *buf)
+{
+	unsigned long stop;
+	int err, ret;
+
+	ret = prep_range(vma, vma->vm_start, vma->vm_end, key);
+	if (ret)
+		return ret;
+
+	stop = reencrypt_range(vma, vma->vm_start, vma->vm_end, key, buf, &ret);
+	if (ret)
+		reencrypt_range(vma, vma->vm_start, stop, vma->mktme_key, buf,
+				&err);
+	return ret;
+}
+
+static int replace_keys_in_mm(struct mm_struct *mm, struct mktme_key *old,
+			      struct mktme_key *new, void *buf)
+{
+	VMA_ITERATOR(vmi, mm, 0);
+	struct vm_area_struct *vma;
+	int ret = 0;
+
+	if (mmap_write_lock_killable(mm))
+		return -EINTR;
+	/* What a fork that failed has left is about to go away. */
+	if (check_stable_address_space(mm))
+		goto unlock;
+
+	for_each_vma(vmi, vma) {
+		if (vma->mktme_key != old)
+			continue;
+		/* Waits for the faults that don't take the mmap lock. */
+		vma_start_write(vma);
+		if (new == &mktme_erased_key)
+			zap_page_range_single(vma, vma->vm_start,
+					      vma->vm_end - vma->vm_start, NULL);
+		else
+			ret = rotate_vma(vma, new, buf);
+		if (ret)
+			break;
+		set_vma_key(vma, new);
+		cond_resched();
+	}
+unlock:
+	mmap_write_unlock(mm);
+	return ret;
+}
+
+/**
+ * mktme_replace_vma_keys - put another key in place of a key, in all mms
+ * @old: the key; superseded, so that no VMA gets it meanwhile
+ * @new: the key that takes its place; contents are kept.  Or &mktme_erased_key:
+ *	all mappings are gone, and the VMAs get no pages any more.
+ *
+ * Context: Process context, sleeps; takes mmap locks for writing, one by one.
+ * Return: 0, or -EINTR, -ENOMEM, or -EBUSY where a page is pinned that was to be
+ * kept; some VMAs may have got @new then.
+ */
+int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new)
+{
+	struct mm_struct *mm, *prev_mm = &init_mm;
+	struct list_head *p;
+	void *buf;
+	int ret = 0;
+
+	buf = (void *)__get_free_page(GFP_KERNEL);
+	if (!buf)
+		return -ENOMEM;
+
+	/* A reference to an mm keeps it on the list. */
+	mmget(prev_mm);
+	spin_lock(&mmlist_lock);
+	p = &init_mm.mmlist;
+	while (!ret && (p = p->next) != &init_mm.mmlist) {
+		mm = list_entry(p, struct mm_struct, mmlist);
+		if (!mmget_not_zero(mm))
+			continue;
+		spin_unlock(&mmlist_lock);
+		mmput(prev_mm);
+		prev_mm = mm;
+
+		ret = replace_keys_in_mm(mm, old, new, buf);
+		cond_resched();
+		spin_lock(&mmlist_lock);
+	}
+	spin_unlock(&mmlist_lock);
+	mmput(prev_mm);
+
+	memzero_explicit(buf, PAGE_SIZE);
+	free_page((unsigned long)buf);
 	return ret;
 }
 
@@ -453,6 +585,7 @@ undo:
  *	-ENOMEM: part of the range is not mapped, RLIMIT_MEMLOCK is too small
  *		for it, or out of memory;
  *	-ENOKEY, -EKEYREVOKED, -EKEYEXPIRED, -EACCES: @serial can't be used;
+ *		-ENOKEY also where it was erased;
  *	-EACCES: @prot is not allowed;
  *	-EPERM: part of the range is sealed; RLIMIT_MEMLOCK is 0;
  *	-EBUSY: a page is pinned, for DMA or the like;
@@ -484,6 +617,7 @@ SYSCALL_DEFINE4(encrypt_mprotect, unsigned long, start, size_t, len,
 	if (prot & (PROT_GROWSDOWN | PROT_GROWSUP) ||
 	    !arch_validate_prot(prot, start))
 		return -EINVAL;
+again:
 	if (serial) {
 		key = mktme_key_lookup(serial);
 		if (IS_ERR(key))
@@ -499,6 +633,8 @@ SYSCALL_DEFINE4(encrypt_mprotect, unsigned long, start, size_t, len,
 		goto free_buf;
 	ret = encrypt_locked(mm, start, end, prot, key, buf);
 	mmap_write_unlock(mm);
+	if (!ret)
+		trace_mktme_encrypt(start, len, key ? mktme_key_keyid(key) : 0);
 
 free_buf:
 	memzero_explicit(buf, PAGE_SIZE);
@@ -506,5 +642,8 @@ free_buf:
 put_key:
 	if (key)
 		mktme_key_put(key);
+	/* The key is being erased or rotated: the lookup waits for the outcome. */
+	if (ret == -ERESTARTNOINTR)
+		goto again;
 	return ret;
 }

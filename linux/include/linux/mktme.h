@@ -11,6 +11,7 @@
 
 struct folio;
 struct mktme_key;
+struct mm_struct;
 struct page;
 struct seq_file;
 struct vm_area_struct;
@@ -71,11 +72,23 @@ void mktme_key_get(struct mktme_key *key);
 void mktme_key_put(struct mktme_key *key);
 unsigned int mktme_key_keyid(const struct mktme_key *key);
 struct mktme_key *mktme_key_lookup(s32 serial);
+void mktme_key_supersede(struct mktme_key *key, bool superseded);
+bool mktme_key_superseded(const struct mktme_key *key);
+int mktme_key_erase(struct mktme_key *key);
+int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new);
+void __mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm);
+
+/* In place of the key of VMAs whose key was erased. */
+extern struct mktme_key mktme_erased_key;
+
+/* Serialized like vm_flags: no fault is under way when it becomes true. */
+#define vma_mktme_erased(vma)						\
+	(mktme_enabled() && (vma)->mktme_key == &mktme_erased_key)
 
 unsigned int page_keyid(const struct page *page);
 struct mktme_key *page_mktme_key(const struct page *page);
 void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero);
-void __mktme_free_pages(struct page *page, unsigned int order);
+bool __mktme_free_pages(struct page *page, unsigned int order);
 void mktme_reencrypt_page(struct page *page, struct mktme_key *key, void *buf);
 bool mktme_in_use(void);
 
@@ -106,12 +119,19 @@ extern phys_addr_t mktme_keyid_mask;
 #define mktme_pages_mergeable(a, b)					\
 	(!mktme_enabled() || page_keyid(a) == page_keyid(b))
 
-/* Before the pages of a freed folio go where anyone may take them from. */
+/*
+ * Before the pages of a freed folio go where anyone may take them from; not if
+ * it is false.
+ */
 #define mktme_free_pages(page, order)					\
-do {									\
-	if (PageEncrypted(page))					\
-		__mktme_free_pages(page, order);			\
-} while (0)
+	(!PageEncrypted(page) || __mktme_free_pages(page, order))
+
+/* Memory under a key is found by way of the mms that have it. */
+static inline void mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm)
+{
+	if (mktme_enabled())
+		__mktme_fork(mm, oldmm);
+}
 
 /* A copy of a page lives under the key of the original. */
 #define mktme_prep_copy(dst, src)					\
@@ -144,11 +164,21 @@ static inline bool mktme_in_use(void) { return false; }
 #define mktme_dma_addr(page, addr)	((dma_addr_t)(addr))
 #define mktme_strip_keyid(addr)		(addr)
 #define mktme_pages_mergeable(a, b)	true
-#define mktme_free_pages(page, order)	do { } while (0)
 #define mktme_prep_copy(dst, src)	do { } while (0)
 #define mktme_prep_for_vma(folio, vma)	do { } while (0)
 #define vma_mktme_key(vma)		((struct mktme_key *)NULL)
 
+static inline bool mktme_free_pages(struct page *page, unsigned int order)
+{
+	return true;
+}
+
+static inline bool vma_mktme_erased(const struct vm_area_struct *vma)
+{
+	return false;
+}
+
+static inline void mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm) { }
 static inline void __mktme_prep_folio(struct folio *folio,
 				      struct mktme_key *key, bool zero) { }
 static inline void vma_dup_mktme_key(struct vm_area_struct *vma) { }

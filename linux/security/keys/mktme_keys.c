@@ -150,7 +150,7 @@ static int mktme_parse(char *payload, struct mktme_key_params *params)
 
 /*
  * prep->payload.data[0] is what the hardware is programmed with, until
- * ->free_preparse() wipes it; nothing of it stays in the key.
+ * ->free_preparse() wipes it; nothing of it stays in the key.  NULL to erase.
  */
 static int mktme_preparse(struct key_preparsed_payload *prep)
 {
@@ -170,6 +170,11 @@ static int mktme_preparse(struct key_preparsed_payload *prep)
 	payload = kmemdup_nul(prep->data, prep->datalen, GFP_KERNEL);
 	if (!payload)
 		return -ENOMEM;
+	prep->quotalen = sizeof(*params);
+	if (!strcmp(strim(payload), MKTME_OPT_ERASE)) {
+		kfree_sensitive(payload);
+		return 0;
+	}
 	params = kzalloc(sizeof(*params), GFP_KERNEL);
 	ret = params ? mktme_parse(payload, params) : -ENOMEM;
 	kfree_sensitive(payload);
@@ -179,7 +184,6 @@ static int mktme_preparse(struct key_preparsed_payload *prep)
 	}
 
 	prep->payload.data[0] = params;
-	prep->quotalen = sizeof(*params);
 	return 0;
 }
 
@@ -188,11 +192,24 @@ static void mktme_free_preparse(struct key_preparsed_payload *prep)
 	kfree_sensitive(prep->payload.data[0]);
 }
 
+static void mktme_set(struct key *key, const struct mktme_key_params *params,
+		      struct mktme_key *mktme_key)
+{
+	/* For ->describe(), also when the KeyID is gone. */
+	key->payload.data[mktme_data_type] = (void *)params->type;
+	key->payload.data[mktme_data_algorithm] = (void *)params->algorithm;
+	rcu_assign_keypointer(key, mktme_key);
+}
+
 static int mktme_instantiate(struct key *key, struct key_preparsed_payload *prep)
 {
 	struct mktme_key_params *params = prep->payload.data[0];
 	struct mktme_key *mktme_key;
 	int ret;
+
+	/* There is nothing to erase yet. */
+	if (!params)
+		return -EINVAL;
 
 	ret = key_payload_reserve(key, prep->quotalen);
 	if (ret)
@@ -201,10 +218,7 @@ static int mktme_instantiate(struct key *key, struct key_preparsed_payload *prep
 	mktme_key = mktme_key_create(params);
 	if (IS_ERR(mktme_key))
 		return PTR_ERR(mktme_key);
-	/* For ->describe(), also when the KeyID is gone. */
-	key->payload.data[mktme_data_type] = (void *)params->type;
-	key->payload.data[mktme_data_algorithm] = (void *)params->algorithm;
-	rcu_assign_keypointer(key, mktme_key);
+	mktme_set(key, params, mktme_key);
 	return 0;
 }
 
@@ -217,6 +231,58 @@ static void mktme_drop(struct key *key)
 		rcu_assign_keypointer(key, NULL);
 		mktme_key_destroy(mktme_key);
 	}
+}
+
+/* All memory under @old goes under @new and keeps its contents, or none does. */
+static int mktme_rotate(struct mktme_key *old, struct mktme_key *new)
+{
+	int ret;
+
+	mktme_key_supersede(old, true);
+	ret = mktme_replace_vma_keys(old, new);
+	if (!ret)
+		return 0;
+
+	/*
+	 * What is pinned on the way back stays under the new key, which lasts
+	 * until it is gone.
+	 */
+	mktme_key_supersede(new, true);
+	mktme_key_supersede(old, false);
+	mktme_replace_vma_keys(new, old);
+	return ret;
+}
+
+/*
+ * Called with key->sem held for writing, which mktme_key_lookup() waits for.
+ * Needs write permission for the key, and the right to make one.
+ */
+static int mktme_update(struct key *key, struct key_preparsed_payload *prep)
+{
+	struct mktme_key *old = dereference_key_locked(key);
+	struct mktme_key_params *params = prep->payload.data[0];
+	struct mktme_key *new;
+	int ret;
+
+	if (!params) {
+		ret = old ? mktme_key_erase(old) : 0;
+		if (!ret)
+			mktme_drop(key);
+		return ret;
+	}
+
+	new = mktme_key_create(params);
+	if (IS_ERR(new))
+		return PTR_ERR(new);
+	ret = old ? mktme_rotate(old, new) : 0;
+	if (ret) {
+		mktme_key_destroy(new);
+		return ret;
+	}
+	mktme_set(key, params, new);
+	if (old)
+		mktme_key_destroy(old);
+	return 0;
 }
 
 /* No new memory from now on; what is under the key stays as it is. */
@@ -261,6 +327,7 @@ static struct key_type key_type_mktme = {
 	.preparse	= mktme_preparse,
 	.free_preparse	= mktme_free_preparse,
 	.instantiate	= mktme_instantiate,
+	.update		= mktme_update,
 	.revoke		= mktme_revoke,
 	.destroy	= mktme_destroy,
 	.describe	= mktme_describe,
@@ -273,8 +340,8 @@ static struct key_type key_type_mktme = {
  * Context: Process context; asks for search permission with the caller's
  * credentials, takes the key's semaphore.
  * Return: The KeyID, with a reference that mktme_key_put() drops, or an
- * ERR_PTR: -EINVAL for a key of another type, -ENOKEY, -EKEYREVOKED,
- * -EKEYEXPIRED or -EACCES.
+ * ERR_PTR: -EINVAL for a key of another type, -ENOKEY (if it was erased, too),
+ * -EKEYREVOKED, -EKEYEXPIRED or -EACCES.
  */
 struct mktme_key *mktme_key_lookup(key_serial_t serial)
 {
@@ -296,7 +363,10 @@ struct mktme_key *mktme_key_lookup(key_serial_t serial)
 	down_read(&key->sem);
 	ret = key_validate(key);
 	mktme_key = ret ? ERR_PTR(ret) : dereference_key_locked(key);
-	if (!ret)
+	/* It was erased? */
+	if (!mktme_key)
+		mktme_key = ERR_PTR(-ENOKEY);
+	if (!IS_ERR(mktme_key))
 		mktme_key_get(mktme_key);
 	up_read(&key->sem);
 put:
@@ -309,3 +379,7 @@ static int __init mktme_keys_init(void)
 	return mktme_enabled() ? register_key_type(&key_type_mktme) : 0;
 }
 late_initcall(mktme_keys_init);
+
+#ifdef CONFIG_X86_MKTME_KUNIT_TEST
+#include "mktme_keys_test.c"
+#endif

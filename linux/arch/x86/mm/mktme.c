@@ -17,15 +17,23 @@
 
 #include <linux/bitmap.h>
 #include <linux/cpu.h>
+#include <linux/cpuhotplug.h>
+#include <linux/debugfs.h>
 #include <linux/delay.h>
 #include <linux/highmem.h>
 #include <linux/kobject.h>
+#include <linux/memory.h>
+#include <linux/misc_cgroup.h>
 #include <linux/mktme.h>
 #include <linux/mm.h>
 #include <linux/page_ext.h>
 #include <linux/percpu-refcount.h>
 #include <linux/random.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
+#include <linux/smp.h>
+#include <linux/swap.h>
+#include <linux/syscore_ops.h>
 #include <linux/sysfs.h>
 #include <linux/topology.h>
 #include <linux/workqueue.h>
@@ -35,6 +43,9 @@
 #include <asm/mktme.h>
 #include <asm/msr.h>
 #include <asm/processor.h>
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/mktme.h>
 
 DEFINE_STATIC_KEY_FALSE(mktme_enabled_key);
 EXPORT_SYMBOL(mktme_enabled_key);
@@ -48,6 +59,16 @@ static unsigned int mktme_keyid_shift __ro_after_init;
 static u64 mktme_activate __ro_after_init;
 static bool mktme_inconsistent;
 
+/* Keep the material of type=user keys, to program packages that come later. */
+static bool mktme_storekeys __ro_after_init;
+
+static int __init mktme_storekeys_setup(char *str)
+{
+	mktme_storekeys = true;
+	return 1;
+}
+__setup("mktme_storekeys", mktme_storekeys_setup);
+
 /* KeyIDs 1 to mktme_max_keyid are ours. */
 static unsigned int mktme_max_keyid __ro_after_init;
 static unsigned long mktme_algorithms __ro_after_init;
@@ -57,15 +78,39 @@ static unsigned long mktme_algorithms __ro_after_init;
  * @ref: One reference for the key in the key service, one for each VMA, one
  *	for each page.  Only when all are gone can the KeyID serve another key.
  * @keyid: the KeyID
+ * @superseded: no more memory is to come under it: erased, or rotated away
+ * @quarantining: pages that are freed go to @quarantine
+ * @lock: protects @quarantining and @quarantine
+ * @quarantine: freed pages, linked by page->lru, that were not flushed yet
+ * @type: what a package that comes online is to be programmed with
+ * @algorithm: likewise
+ * @stored: likewise, for %MKTME_TYPE_USER and only if "mktme_storekeys" is set
+ * @nr_pages: number of pages under the key
+ * @misc_cg: the cgroup that is charged for the KeyID
  * @release_work: clears the key in the hardware and frees the KeyID
  */
 struct mktme_key {
 	struct percpu_ref ref;
 	unsigned int keyid;
+	bool superseded;
+	bool quarantining;
+	spinlock_t lock;	/* of the quarantine */
+	struct list_head quarantine;
+	enum mktme_key_type type;
+	enum mktme_algorithm algorithm;
+	struct mktme_key_params *stored;
+	long __percpu *nr_pages;
+	struct misc_cg *misc_cg;
 	struct work_struct release_work;
 };
 
-/* Serializes PCONFIG, and protects the bitmap and (for writing) the table. */
+/* Stands in the VMAs whose key was erased.  Never has a page, never goes away. */
+struct mktme_key mktme_erased_key;
+
+/*
+ * Serializes PCONFIG, and protects the bitmap, and the table: for writing, and
+ * for those without a reference.  Nests within cpus_read_lock().
+ */
 static DEFINE_MUTEX(mktme_lock);
 static unsigned long *mktme_keyids;	/* bitmap: in use */
 static unsigned int mktme_nr_keyids;	/* bits set in it */
@@ -75,7 +120,10 @@ static struct mktme_key **mktme_key_table;
 
 static struct workqueue_struct *mktme_wq;
 
-static DEFINE_PER_CPU(long, mktme_nr_pages);
+/* The package that a node's memory is attached to, or -1 where none is known. */
+static int mktme_node_package[MAX_NUMNODES] = {
+	[0 ... MAX_NUMNODES - 1] = -1,
+};
 
 /*
  * Detection
@@ -214,15 +262,18 @@ EXPORT_SYMBOL(__mktme_page_keyid_bits);
 
 static void set_page_key(struct page *page, struct mktme_key *key)
 {
-	struct page_ext *ext = page_ext_get(page);
+	struct page_ext *ext;
 
-	WRITE_ONCE(*page_ext_keyid(ext), key ? key->keyid : 0);
-	page_ext_put(ext);
-
-	if (key)
-		set_bit(PG_encrypted, &page->flags);
-	else
+	/* Without the flag, nobody looks at the KeyID. */
+	if (!key) {
 		clear_bit(PG_encrypted, &page->flags);
+		return;
+	}
+
+	ext = page_ext_get(page);
+	WRITE_ONCE(*page_ext_keyid(ext), key->keyid);
+	page_ext_put(ext);
+	set_bit(PG_encrypted, &page->flags);
 }
 
 /* Write back and drop the lines of a page under the KeyID it has now. */
@@ -249,7 +300,7 @@ void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero)
 	long i, nr = folio_nr_pages(folio);
 
 	percpu_ref_get_many(&key->ref, nr);
-	this_cpu_add(mktme_nr_pages, nr);
+	this_cpu_add(*key->nr_pages, nr);
 
 	/* Nothing of the direct map's may be written back over what follows. */
 	clflush_cache_range(page_to_virt(&folio->page), nr << PAGE_SHIFT);
@@ -262,6 +313,38 @@ void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero)
 	}
 }
 
+/* Nobody can reach the pages, and no line of them is in any cache. */
+static void take_pages_back(struct mktme_key *key, struct page *page,
+			    unsigned int order)
+{
+	unsigned long i, nr = 1UL << order;
+
+	for (i = 0; i < nr; i++)
+		set_page_key(page + i, NULL);
+
+	this_cpu_sub(*key->nr_pages, nr);
+	percpu_ref_put_many(&key->ref, nr);
+}
+
+static bool quarantine_pages(struct mktme_key *key, struct page *page,
+			     unsigned int order)
+{
+	unsigned long flags;
+	bool taken;
+
+	if (likely(!READ_ONCE(key->quarantining)))
+		return false;
+
+	spin_lock_irqsave(&key->lock, flags);
+	taken = key->quarantining;
+	if (taken) {
+		set_page_private(page, order);
+		list_add(&page->lru, &key->quarantine);
+	}
+	spin_unlock_irqrestore(&key->lock, flags);
+	return taken;
+}
+
 /**
  * __mktme_free_pages - take freed pages back from their key
  * @page: the first of them
@@ -271,19 +354,21 @@ void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero)
  * KeyID 0 reads from them is noise.
  *
  * Context: Any.
+ * Return: false if they are not fit for use yet, since their key is being
+ * erased: mktme_key_erase() keeps them and frees them when they are.
  */
-void __mktme_free_pages(struct page *page, unsigned int order)
+bool __mktme_free_pages(struct page *page, unsigned int order)
 {
 	struct mktme_key *key = page_mktme_key(page);
-	unsigned long i, nr = 1UL << order;
+	unsigned long i;
 
-	for (i = 0; i < nr; i++) {
+	if (quarantine_pages(key, page, order))
+		return false;
+
+	for (i = 0; i < 1UL << order; i++)
 		flush_page(page + i);
-		set_page_key(page + i, NULL);
-	}
-
-	this_cpu_sub(mktme_nr_pages, nr);
-	percpu_ref_put_many(&key->ref, nr);
+	take_pages_back(key, page, order);
+	return true;
 }
 
 /**
@@ -306,19 +391,22 @@ void mktme_reencrypt_page(struct page *page, struct mktme_key *key, void *buf)
 	set_page_key(page, key);
 	memcpy_to_page(page, 0, buf, PAGE_SIZE);
 
-	this_cpu_add(mktme_nr_pages, !!key - !!old);
-	if (old)
+	if (key)
+		this_cpu_inc(*key->nr_pages);
+	if (old) {
+		this_cpu_dec(*old->nr_pages);
 		percpu_ref_put(&old->ref);
+	}
 }
 
-static unsigned long mktme_count_pages(void)
+static unsigned long mktme_key_bytes(const struct mktme_key *key)
 {
 	long sum = 0;
 	int cpu;
 
 	for_each_possible_cpu(cpu)
-		sum += per_cpu(mktme_nr_pages, cpu);
-	return max(sum, 0L);
+		sum += *per_cpu_ptr(key->nr_pages, cpu);
+	return max(sum, 0L) << PAGE_SHIFT;
 }
 
 /*
@@ -394,7 +482,7 @@ static int mktme_pconfig_cpu(unsigned int cpu, struct mktme_key_program *program
 	return ret;
 }
 
-/* One online CPU of each package.  The caller holds cpus_read_lock(). */
+/* One online CPU of each package.  CPU hotplug is held off. */
 static void mktme_package_cpus(struct cpumask *mask)
 {
 	unsigned int cpu, other;
@@ -430,6 +518,7 @@ static bool mktme_clear(unsigned int keyid, const struct cpumask *mask,
 	for_each_cpu(cpu, mask)
 		if (mktme_pconfig_cpu(cpu, program))
 			cleared = false;
+	trace_mktme_clear(keyid, cleared);
 	return cleared;
 }
 
@@ -453,49 +542,106 @@ static void mktme_fill_program(struct mktme_key_program *program,
 }
 
 /*
- * Program a KeyID on every package, or on none.
+ * Program a KeyID on the packages of the CPUs in @mask, or on none.
  *
  * Return: 0 or an error.  *@leaked tells that the KeyID may still have a key
  * on some package, which must then never be used.
  */
-static int mktme_program(unsigned int keyid,
+static int mktme_program(unsigned int keyid, const struct cpumask *mask,
 			 const struct mktme_key_params *params, bool *leaked)
 {
 	struct mktme_key_program *program;
-	cpumask_var_t packages, done;
+	cpumask_var_t done;
 	unsigned int cpu;
 	int ret = -ENOMEM;
+
+	lockdep_assert_held(&mktme_lock);
 
 	*leaked = false;
 	/* kmalloc() of a power of two is aligned to it. */
 	program = kzalloc(sizeof(*program), GFP_KERNEL);
 	if (!program)
 		return ret;
-	if (!alloc_cpumask_var(&packages, GFP_KERNEL))
-		goto free_program;
 	if (!zalloc_cpumask_var(&done, GFP_KERNEL))
-		goto free_packages;
+		goto free_program;
 
 	mktme_fill_program(program, keyid, params);
 
-	cpus_read_lock();
-	mktme_package_cpus(packages);
-	for_each_cpu(cpu, packages) {
+	for_each_cpu(cpu, mask) {
 		ret = mktme_pconfig_cpu(cpu, program);
+		trace_mktme_program(keyid, cpu, params->type, ret);
 		if (ret) {
 			*leaked = !mktme_clear(keyid, done, program);
 			break;
 		}
 		cpumask_set_cpu(cpu, done);
 	}
-	cpus_read_unlock();
 
 	free_cpumask_var(done);
-free_packages:
-	free_cpumask_var(packages);
 free_program:
 	kfree_sensitive(program);
 	return ret;
+}
+
+static void mktme_random_params(struct mktme_key_params *params,
+				enum mktme_algorithm algorithm)
+{
+	memset(params, 0, sizeof(*params));
+	params->type = MKTME_TYPE_CPU;
+	params->algorithm = algorithm;
+	/* The CPU mixes it with entropy of its own. */
+	get_random_bytes(params->key, mktme_key_size(algorithm));
+	get_random_bytes(params->tweak, mktme_key_size(algorithm));
+}
+
+static bool mktme_clear_everywhere(unsigned int keyid)
+{
+	struct mktme_key_program *program;
+	cpumask_var_t packages;
+	bool cleared = false;
+
+	lockdep_assert_cpus_held();
+	lockdep_assert_held(&mktme_lock);
+
+	program = kzalloc(sizeof(*program), GFP_KERNEL | __GFP_NOFAIL);
+	if (alloc_cpumask_var(&packages, GFP_KERNEL)) {
+		mktme_package_cpus(packages);
+		cleared = mktme_clear(keyid, packages, program);
+		free_cpumask_var(packages);
+	}
+	kfree(program);
+	return cleared;
+}
+
+/* Is there a CPU by which the package that a node belongs to can be programmed? */
+static bool mktme_node_reachable(int nid)
+{
+	unsigned int cpu;
+
+	if (mktme_node_package[nid] >= 0)
+		for_each_online_cpu(cpu)
+			if (topology_physical_package_id(cpu) ==
+			    mktme_node_package[nid])
+				return true;
+	return false;
+}
+
+/*
+ * All memory must be reachable: whoever allocates pages for a key can't tell
+ * those apart that the key is not programmed for.
+ */
+static bool mktme_memory_reachable(void)
+{
+	int nid;
+
+	for_each_node_state(nid, N_MEMORY) {
+		if (!mktme_node_reachable(nid)) {
+			pr_warn_ratelimited("no keys: node %d has memory, but no CPU of its package is online\n",
+					    nid);
+			return false;
+		}
+	}
+	return true;
 }
 
 /*
@@ -507,6 +653,15 @@ static void mktme_free_keyid(unsigned int keyid)
 	lockdep_assert_held(&mktme_lock);
 	__clear_bit(keyid, mktme_keyids);
 	mktme_nr_keyids--;
+	trace_mktme_release(keyid);
+}
+
+static void mktme_free_key(struct mktme_key *key)
+{
+	percpu_ref_exit(&key->ref);
+	free_percpu(key->nr_pages);
+	kfree_sensitive(key->stored);
+	kfree(key);
 }
 
 /*
@@ -516,31 +671,21 @@ static void mktme_free_keyid(unsigned int keyid)
 static void mktme_release_work(struct work_struct *work)
 {
 	struct mktme_key *key = container_of(work, struct mktme_key, release_work);
-	struct mktme_key_program *program;
-	cpumask_var_t packages;
-	bool cleared = false;
 
+	cpus_read_lock();
 	mutex_lock(&mktme_lock);
-	program = kzalloc(sizeof(*program), GFP_KERNEL | __GFP_NOFAIL);
-	if (alloc_cpumask_var(&packages, GFP_KERNEL)) {
-		cpus_read_lock();
-		mktme_package_cpus(packages);
-		cleared = mktme_clear(key->keyid, packages, program);
-		cpus_read_unlock();
-		free_cpumask_var(packages);
-	}
-	kfree(program);
-
 	mktme_key_table[key->keyid] = NULL;
 	/* A KeyID that can't be cleared is lost rather than shared. */
-	if (cleared)
+	if (mktme_clear_everywhere(key->keyid))
 		mktme_free_keyid(key->keyid);
 	else
 		pr_err("KeyID %u can't be cleared and is lost\n", key->keyid);
 	mutex_unlock(&mktme_lock);
+	cpus_read_unlock();
 
-	percpu_ref_exit(&key->ref);
-	kfree(key);
+	misc_cg_uncharge(MISC_CG_RES_MKTME, key->misc_cg, 1);
+	put_misc_cg(key->misc_cg);
+	mktme_free_key(key);
 }
 
 static void mktme_key_release(struct percpu_ref *ref)
@@ -562,63 +707,273 @@ static unsigned int mktme_alloc_keyid(void)
 
 	__set_bit(keyid, mktme_keyids);
 	mktme_nr_keyids++;
+	trace_mktme_reserve(keyid);
 	return keyid;
+}
+
+/* A KeyID for @key, charged to its cgroup. */
+static int mktme_reserve_keyid(struct mktme_key *key)
+{
+	key->keyid = mktme_alloc_keyid();
+	if (!key->keyid)
+		return -ENOSPC;
+	if (!IS_ENABLED(CONFIG_CGROUP_MISC) ||
+	    !misc_cg_try_charge(MISC_CG_RES_MKTME, key->misc_cg, 1))
+		return 0;
+
+	mktme_free_keyid(key->keyid);
+	return -EDQUOT;
+}
+
+static int mktme_store_params(struct mktme_key *key,
+			      const struct mktme_key_params *params)
+{
+	key->type = params->type;
+	key->algorithm = params->algorithm;
+	if (!mktme_storekeys || params->type != MKTME_TYPE_USER)
+		return 0;
+
+	key->stored = kmemdup(params, sizeof(*params), GFP_KERNEL);
+	return key->stored ? 0 : -ENOMEM;
+}
+
+/* Program @key into a free KeyID, on every package. */
+static int mktme_install_key(struct mktme_key *key,
+			     const struct mktme_key_params *params)
+{
+	cpumask_var_t packages;
+	bool leaked;
+	int ret;
+
+	if (!alloc_cpumask_var(&packages, GFP_KERNEL))
+		return -ENOMEM;
+
+	cpus_read_lock();
+	mutex_lock(&mktme_lock);
+	ret = -EOPNOTSUPP;
+	if (!mktme_memory_reachable())
+		goto unlock;
+	ret = mktme_reserve_keyid(key);
+	if (ret)
+		goto unlock;
+
+	mktme_package_cpus(packages);
+	ret = mktme_program(key->keyid, packages, params, &leaked);
+	if (!ret) {
+		mktme_key_table[key->keyid] = key;
+		goto unlock;
+	}
+	misc_cg_uncharge(MISC_CG_RES_MKTME, key->misc_cg, 1);
+	if (leaked)
+		pr_err("KeyID %u can't be cleared and is lost\n", key->keyid);
+	else
+		mktme_free_keyid(key->keyid);
+unlock:
+	mutex_unlock(&mktme_lock);
+	cpus_read_unlock();
+	free_cpumask_var(packages);
+	return ret;
 }
 
 /**
  * mktme_key_create - program a key into a free KeyID, on every package
  * @params: the key; the caller wipes it
  *
+ * The KeyID is charged to the caller's misc cgroup until it is free again.
+ *
  * Context: Process context, sleeps.
  * Return: The key, with a reference that mktme_key_destroy() drops, or an
- * ERR_PTR: -ENOSPC where all KeyIDs are in use, -ENOMEM, -EBUSY or -EAGAIN
- * where the hardware was busy or had no entropy for long, -EIO where it refused.
+ * ERR_PTR: -ENOSPC where all KeyIDs are in use, -EDQUOT at the cgroup's limit,
+ * -ENOMEM, -EBUSY or -EAGAIN where the hardware was busy or had no entropy for
+ * long, -EIO where it refused, -EOPNOTSUPP where there is memory that keys can't
+ * be programmed for.
  */
 struct mktme_key *mktme_key_create(const struct mktme_key_params *params)
 {
 	struct mktme_key *key;
-	bool leaked;
-	int ret;
+	int ret = -ENOMEM;
 
 	key = kzalloc(sizeof(*key), GFP_KERNEL);
 	if (!key)
 		return ERR_PTR(-ENOMEM);
 	INIT_WORK(&key->release_work, mktme_release_work);
+	spin_lock_init(&key->lock);
+	INIT_LIST_HEAD(&key->quarantine);
+	key->nr_pages = alloc_percpu(long);
+	if (!key->nr_pages)
+		goto free_key;
+	if (mktme_store_params(key, params))
+		goto free_pages;
 	ret = percpu_ref_init(&key->ref, mktme_key_release, 0, GFP_KERNEL);
 	if (ret)
-		goto free_key;
+		goto free_pages;
 
-	mutex_lock(&mktme_lock);
-	key->keyid = mktme_alloc_keyid();
-	if (!key->keyid) {
+	key->misc_cg = get_current_misc_cg();
+	ret = mktme_install_key(key, params);
+	if (ret == -ENOSPC || ret == -EDQUOT) {
 		/* Some may be on their way back. */
-		mutex_unlock(&mktme_lock);
 		rcu_barrier();
 		flush_workqueue(mktme_wq);
-		mutex_lock(&mktme_lock);
-		key->keyid = mktme_alloc_keyid();
+		ret = mktme_install_key(key, params);
 	}
-	if (!key->keyid) {
-		ret = -ENOSPC;
-		goto unlock;
-	}
+	if (!ret)
+		return key;
 
-	ret = mktme_program(key->keyid, params, &leaked);
-	if (ret) {
-		if (!leaked)
-			mktme_free_keyid(key->keyid);
-		goto unlock;
-	}
-	mktme_key_table[key->keyid] = key;
-	mutex_unlock(&mktme_lock);
-	return key;
-
-unlock:
-	mutex_unlock(&mktme_lock);
+	put_misc_cg(key->misc_cg);
 	percpu_ref_exit(&key->ref);
+free_pages:
+	free_percpu(key->nr_pages);
+	kfree_sensitive(key->stored);
 free_key:
 	kfree(key);
 	return ERR_PTR(ret);
+}
+
+/**
+ * mktme_key_supersede - let no more memory come under a key, or let it again
+ * @key: the key
+ * @superseded: which of both
+ *
+ * encrypt_mprotect() asks under the mmap lock.
+ *
+ * Context: Any.
+ */
+void mktme_key_supersede(struct mktme_key *key, bool superseded)
+{
+	WRITE_ONCE(key->superseded, superseded);
+}
+
+/**
+ * mktme_key_superseded - is no more memory to come under a key?
+ * @key: the key
+ *
+ * Context: Any.
+ */
+bool mktme_key_superseded(const struct mktme_key *key)
+{
+	return READ_ONCE(key->superseded);
+}
+
+static void mktme_open_quarantine(struct mktme_key *key)
+{
+	spin_lock_irq(&key->lock);
+	WRITE_ONCE(key->quarantining, true);
+	spin_unlock_irq(&key->lock);
+}
+
+/*
+ * Pages that come from here on were still in somebody's hands: they get their
+ * flush when they are freed, like any.
+ */
+static void mktme_close_quarantine(struct mktme_key *key, struct list_head *pages)
+{
+	spin_lock_irq(&key->lock);
+	WRITE_ONCE(key->quarantining, false);
+	list_splice_init(&key->quarantine, pages);
+	spin_unlock_irq(&key->lock);
+}
+
+static unsigned long mktme_free_quarantined(struct mktme_key *key,
+					    struct list_head *pages)
+{
+	unsigned long nr = 0;
+	struct page *page, *next;
+	unsigned int order;
+
+	list_for_each_entry_safe(page, next, pages, lru) {
+		order = page_private(page);
+		set_page_private(page, 0);
+		take_pages_back(key, page, order);
+		init_page_count(page);
+		__free_pages(page, order);
+		nr += 1UL << order;
+		cond_resched();
+	}
+	return nr;
+}
+
+/*
+ * Put a random key in place of @key's, on every package.  Not TME's: pages that
+ * are pinned stay under the KeyID, and what is written to them must not reach
+ * DRAM in plaintext where KeyID 0 bypasses TME.
+ */
+static int mktme_scrub(struct mktme_key *key)
+{
+	enum mktme_algorithm algorithm = __ffs(mktme_algorithms);
+	struct mktme_key_params params;
+	cpumask_var_t packages;
+	bool leaked;
+	int ret;
+
+	if (!alloc_cpumask_var(&packages, GFP_KERNEL))
+		return -ENOMEM;
+	if (key->type != MKTME_TYPE_NO_ENCRYPT)
+		algorithm = key->algorithm;
+	mktme_random_params(&params, algorithm);
+
+	lockdep_assert_cpus_held();
+	mutex_lock(&mktme_lock);
+	mktme_package_cpus(packages);
+	ret = mktme_program(key->keyid, packages, &params, &leaked);
+	/* Anything is better than to leave it there. */
+	if (ret && mktme_clear_everywhere(key->keyid))
+		ret = 0;
+	if (!ret) {
+		key->type = MKTME_TYPE_CPU;
+		key->algorithm = algorithm;
+		kfree_sensitive(key->stored);
+		key->stored = NULL;
+	}
+	mutex_unlock(&mktme_lock);
+	memzero_explicit(&params, sizeof(params));
+	free_cpumask_var(packages);
+	return ret;
+}
+
+/**
+ * mktme_key_erase - make all data under a key unreadable, for good
+ * @key: the key; nobody can find it for encrypt_mprotect() meanwhile
+ *
+ * All mappings of memory under the key are gone, its VMAs are marked: touching
+ * them raises SIGBUS.  The key is replaced on every package at once, so that
+ * nobody can decrypt what DRAM holds.
+ *
+ * Pages are not flushed one by one, that would take as long as to overwrite
+ * them: they are kept until all caches have been written back.  A page that is
+ * pinned outlives this, holds the KeyID, and reads as noise.
+ *
+ * Context: Process context, sleeps; takes the mmap locks of all that have memory
+ * under a key.
+ * Return: 0; the caller drops its reference by mktme_key_destroy().  -EINTR or
+ * -ENOMEM where mappings may be left, and the key is; -EIO, -EBUSY, -EAGAIN where
+ * it could not be replaced, though nothing is mapped any more.  It can then be
+ * tried again.
+ */
+int mktme_key_erase(struct mktme_key *key)
+{
+	unsigned long nr;
+	LIST_HEAD(pages);
+	int ret;
+
+	mktme_key_supersede(key, true);
+	mktme_open_quarantine(key);
+	ret = mktme_replace_vma_keys(key, &mktme_erased_key);
+	/* Some have left their mappings and wait to be put to a list. */
+	lru_add_drain_all();
+	mktme_close_quarantine(key, &pages);
+
+	cpus_read_lock();
+	if (!list_empty(&pages) || !ret)
+		wbinvd_on_all_cpus();
+	if (!ret)
+		ret = mktme_scrub(key);
+	cpus_read_unlock();
+
+	nr = mktme_free_quarantined(key, &pages);
+	trace_mktme_erase(key->keyid, nr, ret);
+	if (ret)
+		mktme_key_supersede(key, false);
+	return ret;
 }
 
 /**
@@ -683,7 +1038,140 @@ bool mktme_in_use(void)
 }
 
 /*
- * /sys/kernel/mm/mktme/
+ * CPUs and memory that come and go
+ */
+
+/* Program all live keys on the package of a CPU that is its first. */
+static int mktme_program_package(unsigned int cpu)
+{
+	struct mktme_key_params params;
+	unsigned int keyid;
+	struct mktme_key *key;
+	bool leaked;
+	int ret = 0;
+
+	mutex_lock(&mktme_lock);
+	for (keyid = 1; keyid <= mktme_max_keyid && !ret; keyid++) {
+		key = mktme_key_table[keyid];
+		if (!key)
+			continue;
+		if (key->type == MKTME_TYPE_USER && !key->stored) {
+			pr_err("CPU %u stays offline: its package lacks the key of KeyID %u, which was not kept (see mktme_storekeys)\n",
+			       cpu, keyid);
+			ret = -ENOKEY;
+			break;
+		}
+		if (key->stored) {
+			params = *key->stored;
+		} else {
+			mktme_random_params(&params, key->algorithm);
+			params.type = key->type;
+		}
+		ret = mktme_program(keyid, cpumask_of(cpu), &params, &leaked);
+		if (ret)
+			pr_err("CPU %u stays offline: its package lacks the key of KeyID %u, error %d\n",
+			       cpu, keyid, ret);
+	}
+	mutex_unlock(&mktme_lock);
+	memzero_explicit(&params, sizeof(params));
+	return ret;
+}
+
+static bool mktme_last_of_package(unsigned int cpu)
+{
+	unsigned int other;
+
+	for_each_online_cpu(other)
+		if (other != cpu && topology_physical_package_id(other) ==
+				    topology_physical_package_id(cpu))
+			return false;
+	return true;
+}
+
+/* On the CPU itself, before anything but kernel threads of its own runs there. */
+static int mktme_cpu_online(unsigned int cpu)
+{
+	u64 activate;
+
+	if (rdmsrl_safe(MSR_IA32_TME_ACTIVATE, &activate) ||
+	    activate != mktme_activate) {
+		pr_err("CPU %u stays offline: firmware has set it up differently\n",
+		       cpu);
+		return -EINVAL;
+	}
+
+	mktme_node_package[cpu_to_node(cpu)] = topology_physical_package_id(cpu);
+	return mktme_last_of_package(cpu) ? mktme_program_package(cpu) : 0;
+}
+
+/* A package without CPUs would keep keys that can be neither changed nor cleared. */
+static int mktme_cpu_offline(unsigned int cpu)
+{
+	if (!mktme_in_use() || !mktme_last_of_package(cpu))
+		return 0;
+
+	pr_warn("CPU %u stays online: the last of its package, and keys are in use\n",
+		cpu);
+	return -EBUSY;
+}
+
+static int mktme_memory_callback(struct notifier_block *nb, unsigned long action,
+				 void *arg)
+{
+	struct memory_notify *mem = arg;
+	int nid = mem->status_change_nid;
+
+	/* The node had memory before? */
+	if (action != MEM_GOING_ONLINE || nid < 0)
+		return NOTIFY_OK;
+	if (!mktme_in_use() || mktme_node_reachable(nid))
+		return NOTIFY_OK;
+
+	pr_err("memory of node %d stays offline: no CPU of its package is online, and keys are in use\n",
+	       nid);
+	return notifier_from_errno(-EBUSY);
+}
+
+/* Suspend to RAM powers the key tables down.  Suspend to idle does not. */
+static int mktme_suspend(void *data)
+{
+	if (!mktme_in_use())
+		return 0;
+
+	pr_warn("no suspend to RAM while keys are in use\n");
+	return -EBUSY;
+}
+
+/*
+ * Reboot and kexec.  User space is not to come back, so that it does not matter
+ * what it finds in its memory; each CPU writes back its caches once more when it
+ * stops, see stop_this_cpu() and machine_kexec().
+ */
+static void mktme_shutdown(void *data)
+{
+	unsigned int keyid;
+
+	cpus_read_lock();
+	mutex_lock(&mktme_lock);
+	if (mktme_nr_keyids)
+		wbinvd_on_all_cpus();
+	for_each_set_bit(keyid, mktme_keyids, mktme_max_keyid + 1)
+		mktme_clear_everywhere(keyid);
+	mutex_unlock(&mktme_lock);
+	cpus_read_unlock();
+}
+
+static const struct syscore_ops mktme_syscore_ops = {
+	.suspend = mktme_suspend,
+	.shutdown = mktme_shutdown,
+};
+
+static struct syscore mktme_syscore = {
+	.ops = &mktme_syscore_ops,
+};
+
+/*
+ * /sys/kernel/mm/mktme/, and what root sees in debugfs
  */
 
 static ssize_t keyids_total_show(struct kobject *kobj,
@@ -714,7 +1202,15 @@ static ssize_t algorithms_show(struct kobject *kobj,
 static ssize_t encrypted_bytes_show(struct kobject *kobj,
 				    struct kobj_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%lu\n", mktme_count_pages() << PAGE_SHIFT);
+	unsigned long sum = 0;
+	unsigned int keyid;
+
+	mutex_lock(&mktme_lock);
+	for_each_set_bit(keyid, mktme_keyids, mktme_max_keyid + 1)
+		if (mktme_key_table[keyid])
+			sum += mktme_key_bytes(mktme_key_table[keyid]);
+	mutex_unlock(&mktme_lock);
+	return sysfs_emit(buf, "%lu\n", sum);
 }
 
 static struct kobj_attribute keyids_total_attr = __ATTR_RO(keyids_total);
@@ -734,6 +1230,29 @@ static const struct attribute_group mktme_attr_group = {
 	.name = "mktme",
 	.attrs = mktme_attrs,
 };
+
+static int mktme_keys_show(struct seq_file *m, void *unused)
+{
+	unsigned int keyid;
+
+	mutex_lock(&mktme_lock);
+	for_each_set_bit(keyid, mktme_keyids, mktme_max_keyid + 1)
+		if (mktme_key_table[keyid])
+			seq_printf(m, "%u %lu\n", keyid,
+				   mktme_key_bytes(mktme_key_table[keyid]));
+	mutex_unlock(&mktme_lock);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(mktme_keys);
+
+static int __init mktme_debugfs_init(void)
+{
+	if (mktme_enabled())
+		debugfs_create_file("mktme_keys", 0400, NULL, NULL,
+				    &mktme_keys_fops);
+	return 0;
+}
+late_initcall(mktme_debugfs_init);
 
 static int __init mktme_init(void)
 {
@@ -776,14 +1295,27 @@ static int __init mktme_init(void)
 	if (!mktme_keyids || !mktme_key_table || !mktme_wq)
 		goto fail;
 
-	ret = sysfs_create_group(mm_kobj, &mktme_attr_group);
+	ret = percpu_ref_init(&mktme_erased_key.ref, mktme_key_release, 0,
+			      GFP_KERNEL);
 	if (ret)
 		goto fail;
+	ret = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "x86/mktme:online",
+				mktme_cpu_online, mktme_cpu_offline);
+	if (ret < 0)
+		goto fail_ref;
+	ret = sysfs_create_group(mm_kobj, &mktme_attr_group);
+	if (ret)
+		goto fail_ref;
+	hotplug_memory_notifier(mktme_memory_callback, DEFAULT_CALLBACK_PRI);
+	register_syscore(&mktme_syscore);
+	misc_cg_set_capacity(MISC_CG_RES_MKTME, mktme_max_keyid);
 
 	static_branch_enable(&mktme_enabled_key);
 	pr_info("%u KeyIDs\n", mktme_max_keyid);
 	return 0;
 
+fail_ref:
+	percpu_ref_exit(&mktme_erased_key.ref);
 fail:
 	if (mktme_wq)
 		destroy_workqueue(mktme_wq);
@@ -792,3 +1324,7 @@ fail:
 	return ret;
 }
 subsys_initcall(mktme_init);
+
+#ifdef CONFIG_X86_MKTME_KUNIT_TEST
+#include "mktme_test.c"
+#endif

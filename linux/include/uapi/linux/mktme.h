@@ -25,11 +25,17 @@
  *	key=		 data key in hexadecimal, 32 digits for AES-XTS-128, 64
  *			 for AES-XTS-256; with type=cpu, optional: entropy
  *	tweak=		 tweak key, likewise
+ *
+ * Or, in KEYCTL_UPDATE, the one word
+ *
+ *	erase		 all data under the key is lost, at once and for good
  */
 #define MKTME_OPT_TYPE			"type"
 #define MKTME_OPT_ALGORITHM		"algorithm"
 #define MKTME_OPT_KEY			"key"
 #define MKTME_OPT_TWEAK			"tweak"
+
+#define MKTME_OPT_ERASE			"erase"
 
 #define MKTME_TYPE_NAME_CPU		"cpu"
 #define MKTME_TYPE_NAME_USER		"user"
