@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # After add_key, the material of a key is nowhere in the guest's memory, neither
 # as bytes nor as the payload's digits, unless mktme_storekeys asks to keep it.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/lib.sh"
 kernel=${KERNEL:-$TOP/build/linux/out/vmlinux}
 need build/qemu/out/qemu-system-x86_64
 [ -e "$kernel" ] || skip_all "no kernel"
