@@ -467,9 +467,12 @@ undo:
 	return ret;
 }
 
-/* Contents are kept; where that fails, it leaves things as they were. */
+/*
+ * Contents are kept; where that fails, it leaves things as they were, or, on the
+ * way back, pages under the key that they have.
+ */
 static int rotate_vma(struct vm_area_struct *vma, struct mktme_key *key,
-		      void *buf)
+		      void *buf, bool back)
 {
 	unsigned long stop;
 	int err, ret;
@@ -479,20 +482,22 @@ static int rotate_vma(struct vm_area_struct *vma, struct mktme_key *key,
 		return ret;
 
 	stop = reencrypt_range(vma, vma->vm_start, vma->vm_end, key, buf, &ret);
-	if (ret)
+	if (ret && !back)
 		reencrypt_range(vma, vma->vm_start, stop, vma->mktme_key, buf,
 				&err);
 	return ret;
 }
 
 static int replace_keys_in_mm(struct mm_struct *mm, struct mktme_key *old,
-			      struct mktme_key *new, void *buf)
+			      struct mktme_key *new, void *buf, bool back)
 {
 	VMA_ITERATOR(vmi, mm, 0);
 	struct vm_area_struct *vma;
 	int ret = 0;
 
-	if (mmap_write_lock_killable(mm))
+	if (back)
+		mmap_write_lock(mm);
+	else if (mmap_write_lock_killable(mm))
 		return -EINTR;
 	/* What a fork that failed has left is about to go away. */
 	if (check_stable_address_space(mm))
@@ -507,15 +512,15 @@ static int replace_keys_in_mm(struct mm_struct *mm, struct mktme_key *old,
 			zap_page_range_single(vma, vma->vm_start,
 					      vma->vm_end - vma->vm_start, NULL);
 		else
-			ret = rotate_vma(vma, new, buf);
-		if (ret)
+			ret = rotate_vma(vma, new, buf, back);
+		if (ret && !back)
 			break;
 		set_vma_key(vma, new);
 		cond_resched();
 	}
 unlock:
 	mmap_write_unlock(mm);
-	return ret;
+	return back ? 0 : ret;
 }
 
 /**
@@ -523,19 +528,22 @@ unlock:
  * @old: the key; superseded, so that no VMA gets it meanwhile
  * @new: the key that takes its place; contents are kept.  Or &mktme_erased_key:
  *	all mappings are gone, and the VMAs get no pages any more.
+ * @back: undo what failed: every VMA gets @new, be its pages under it or not, so
+ *	that whoever erases @new finds all of them
  *
  * Context: Process context, sleeps; takes mmap locks for writing, one by one.
- * Return: 0, or -EINTR, -ENOMEM, or -EBUSY where a page is pinned that was to be
+ * Return: 0 if @back, or if all went well; -EINTR, -ENOMEM, or -EBUSY where a page is pinned that was to be
  * kept; some VMAs may have got @new then.
  */
-int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new)
+int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
+			   bool back)
 {
 	struct mm_struct *mm, *prev_mm = &init_mm;
 	struct list_head *p;
 	void *buf;
 	int ret = 0;
 
-	buf = (void *)__get_free_page(GFP_KERNEL);
+	buf = (void *)__get_free_page(GFP_KERNEL | (back ? __GFP_NOFAIL : 0));
 	if (!buf)
 		return -ENOMEM;
 
@@ -551,7 +559,7 @@ int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new)
 		mmput(prev_mm);
 		prev_mm = mm;
 
-		ret = replace_keys_in_mm(mm, old, new, buf);
+		ret = replace_keys_in_mm(mm, old, new, buf, back);
 		cond_resched();
 		spin_lock(&mmlist_lock);
 	}

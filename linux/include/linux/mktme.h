@@ -75,7 +75,8 @@ struct mktme_key *mktme_key_lookup(s32 serial);
 void mktme_key_supersede(struct mktme_key *key, bool superseded);
 bool mktme_key_superseded(const struct mktme_key *key);
 int mktme_key_erase(struct mktme_key *key);
-int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new);
+int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
+			   bool back);
 void __mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm);
 
 /* In place of the key of VMAs whose key was erased. */
@@ -171,6 +172,11 @@ static inline bool mktme_in_use(void) { return false; }
 static inline bool mktme_free_pages(struct page *page, unsigned int order)
 {
 	return true;
+}
+
+static inline struct mktme_key *page_mktme_key(const struct page *page)
+{
+	return NULL;
 }
 
 static inline bool vma_mktme_erased(const struct vm_area_struct *vma)

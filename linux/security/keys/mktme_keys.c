@@ -239,17 +239,18 @@ static int mktme_rotate(struct mktme_key *old, struct mktme_key *new)
 	int ret;
 
 	mktme_key_supersede(old, true);
-	ret = mktme_replace_vma_keys(old, new);
+	ret = mktme_replace_vma_keys(old, new, false);
 	if (!ret)
 		return 0;
 
 	/*
-	 * What is pinned on the way back stays under the new key, which lasts
-	 * until it is gone.
+	 * A page that is pinned on the way back stays under the new key, which
+	 * lasts until it is gone.  Its VMA is the old key's all the same, so
+	 * that erasing that unmaps the page.
 	 */
 	mktme_key_supersede(new, true);
 	mktme_key_supersede(old, false);
-	mktme_replace_vma_keys(new, old);
+	mktme_replace_vma_keys(new, old, true);
 	return ret;
 }
 

@@ -957,7 +957,7 @@ int mktme_key_erase(struct mktme_key *key)
 
 	mktme_key_supersede(key, true);
 	mktme_open_quarantine(key);
-	ret = mktme_replace_vma_keys(key, &mktme_erased_key);
+	ret = mktme_replace_vma_keys(key, &mktme_erased_key, false);
 	/* Some have left their mappings and wait to be put to a list. */
 	lru_add_drain_all();
 	mktme_close_quarantine(key, &pages);
@@ -1299,13 +1299,13 @@ static int __init mktme_init(void)
 			      GFP_KERNEL);
 	if (ret)
 		goto fail;
-	ret = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "x86/mktme:online",
-				mktme_cpu_online, mktme_cpu_offline);
-	if (ret < 0)
-		goto fail_ref;
 	ret = sysfs_create_group(mm_kobj, &mktme_attr_group);
 	if (ret)
 		goto fail_ref;
+	ret = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "x86/mktme:online",
+				mktme_cpu_online, mktme_cpu_offline);
+	if (ret < 0)
+		goto fail_sysfs;
 	hotplug_memory_notifier(mktme_memory_callback, DEFAULT_CALLBACK_PRI);
 	register_syscore(&mktme_syscore);
 	misc_cg_set_capacity(MISC_CG_RES_MKTME, mktme_max_keyid);
@@ -1314,6 +1314,8 @@ static int __init mktme_init(void)
 	pr_info("%u KeyIDs\n", mktme_max_keyid);
 	return 0;
 
+fail_sysfs:
+	sysfs_remove_group(mm_kobj, &mktme_attr_group);
 fail_ref:
 	percpu_ref_exit(&mktme_erased_key.ref);
 fail:

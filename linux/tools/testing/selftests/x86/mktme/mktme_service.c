@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include "mktme_test.h"
 
@@ -428,6 +429,68 @@ TEST_F(service, rotate_pinned)
 	ASSERT_EQ(self->page, read(p[0], got, self->page));
 	EXPECT_EQ(0, update_key(self->key, CPU_128));
 	EXPECT_TRUE(filled(self->mem, self->len, 7));
+}
+
+/* Wherever it is killed, a later erase finds all that was under the key. */
+TEST_F_TIMEOUT(service, killed_rotation, 120)
+{
+	enum { VMAS = 16 };
+	size_t part = 32 * self->page;
+	int i, n, status, started[2], cut_short = 0;
+	struct timespec from, to;
+	long usecs = 0;
+	char *mem[VMAS], c;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(started));
+	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, self->key, KEY_POS_ALL | KEY_USR_ALL,
+			    0, 0));
+	for (i = 0; i < VMAS; i++) {
+		/* The page in front keeps them apart. */
+		mem[i] = map_anon(part + self->page);
+		ASSERT_NE(MAP_FAILED, mem[i]);
+		ASSERT_EQ(0, mprotect(mem[i], self->page, PROT_NONE));
+		mem[i] += self->page;
+	}
+
+	/* The first is left in peace, and tells when to kill the others. */
+	for (n = 0; n < 10; n++) {
+		for (i = 0; i < VMAS; i++) {
+			ASSERT_EQ(0, encrypt_mprotect(mem[i], part, RW, self->key));
+			fill(mem[i], part, i);
+		}
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			/* What the child shares would have to be copied first. */
+			for (i = 0; i < VMAS; i++)
+				munmap(mem[i], part);
+			if (write(started[1], "x", 1) != 1)
+				_exit(2);
+			_exit(update_key(self->key, CPU_128) ? 1 : 0);
+		}
+		ASSERT_EQ(1, read(started[0], &c, 1));
+		clock_gettime(CLOCK_MONOTONIC, &from);
+		if (n) {
+			usleep(usecs * n / 10);
+			kill(pid, SIGKILL);
+		}
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		clock_gettime(CLOCK_MONOTONIC, &to);
+		if (!n)
+			usecs = (to.tv_sec - from.tv_sec) * 1000000 +
+				(to.tv_nsec - from.tv_nsec) / 1000;
+		cut_short += WIFSIGNALED(status);
+
+		for (i = 0; i < VMAS; i++)
+			EXPECT_TRUE(filled(mem[i], part, i));
+		ASSERT_EQ(0, update_key(self->key, ERASE));
+		for (i = 0; i < VMAS; i++)
+			EXPECT_TRUE(touch_raises_sigbus(mem[i], false));
+		ASSERT_EQ(0, update_key(self->key, CPU_128));
+	}
+	EXPECT_LT(0, cut_short);
+	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
 }
 
 TEST_F(service, update_errors)
