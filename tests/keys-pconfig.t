@@ -4,8 +4,7 @@
 # KeyID free again; and what can't be cleared is never used again.
 . "$(dirname "$0")/lib.sh"
 kernel=${KERNEL:-$TOP/build/linux/out/vmlinux}
-need build/qemu/out/qemu-system-x86_64
-[ -e "$kernel" ] || skip_all "no kernel"
+need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64
 
 guest --kernel "$kernel" --sockets 2 -- '
 in_use() { cat /sys/kernel/mm/mktme/keyids_in_use; }

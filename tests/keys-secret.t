@@ -4,9 +4,7 @@
 # as bytes nor as the payload's digits, unless mktme_storekeys asks to keep it.
 . "$(dirname "$0")/lib.sh"
 kernel=${KERNEL:-$TOP/build/linux/out/vmlinux}
-need build/qemu/out/qemu-system-x86_64
-[ -e "$kernel" ] || skip_all "no kernel"
-gcc -static -O2 -Wall -o "$T/keysecret" "$TOP/tests/guest/keysecret.c" -lkeyutils || skip_all "does not build"
+need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/keysecret
 
 cat >"$T/find" <<'PY'
 import sys
@@ -26,14 +24,14 @@ found() {
 	local command=$1
 	shift
 	rm -f "$T/memory"
-	guest --kernel "$kernel" --memory 256M --mktme tme-bypass=on --out "$T" --add "$T/keysecret:/keysecret" "$@" -- \
+	guest --kernel "$kernel" --memory 256M --mktme tme-bypass=on --out "$T" "$@" -- \
 		"$command && sleep 1 && host dump 0x100000 0xf000000 memory" >"$T/o" 2>&1 || { cat "$T/o"; return; }
 	[ -s "$T/memory" ] || { echo "no dump"; return; }
 	python3 "$T/find" "$T/memory" | sort -u | tr '\n' ' '
 }
-like "control: a program that holds the payload" "$(found '{ /keysecret hold & until keyctl search @u mktme secret; do sleep 0.1; done; }')" '^key digits tweak digits '
-is "control: mktme_storekeys keeps the bytes" "$(found '/keysecret' --append mktme_storekeys)" "key bytes tweak bytes "
-is "nothing is left after add_key" "$(found '/keysecret')" ""
+like "control: a program that holds the payload" "$(found '{ /tests/keysecret hold & until keyctl search @u mktme secret; do sleep 0.1; done; }')" '^key digits tweak digits '
+is "control: mktme_storekeys keeps the bytes" "$(found '/tests/keysecret' --append mktme_storekeys)" "key bytes tweak bytes "
+is "nothing is left after add_key" "$(found '/tests/keysecret')" ""
 is "nor after the key is gone, stored or not" \
-	"$(found 'keyctl invalidate $(/keysecret) && sleep 2' --append mktme_storekeys)" ""
+	"$(found 'keyctl invalidate $(/tests/keysecret) && sleep 2' --append mktme_storekeys)" ""
 done_testing

@@ -4,6 +4,6 @@
 # bare-metal guest breaks every rule once.
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
-cd "$top/build/qemu/out" 2>/dev/null || { echo "1..0 # SKIP QEMU is not built"; exit 0; }
+cd "$top/build/qemu/out" 2>/dev/null || { echo "Bail out! QEMU is not built: run 'make build'"; exit 1; }
 ninja tests/qtest/mktme-test >mktme-test.log 2>&1 || { sed 's/^/# /' mktme-test.log; echo "Bail out! it does not build"; exit 1; }
 QTEST_QEMU_BINARY=./qemu-system-x86_64 exec ./tests/qtest/mktme-test --tap -k 2>/dev/null

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Without the hardware, or with the config off, a guest has nothing of the feature:
 # no key type, no sysfs, no line in smaps, and the system call says so.
-. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/lib.sh"
 need build/linux/out/vmlinux build/linux/out-off/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/syscall
 
 look='/tests/syscall
