@@ -1,0 +1,26 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# The manual pages are well-formed, and their examples do what they say.
+. "$(dirname "$0")/lib.sh"
+need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/linux/headers/include/linux/mktme.h
+
+for f in "$TOP"/docs/man/*.[1-9]; do
+	name=${f##*/}
+	is "$name: mandoc" "$(mandoc -T lint -W warning "$f" 2>&1)" ""
+	is "$name: man" "$(LC_ALL=C.UTF-8 man --warnings -E UTF-8 -l -Tutf8 -Z "$f" 2>&1 >/dev/null)" ""
+done
+
+# The example as one who reads the page would type it in
+MANWIDTH=200 man -P cat -l "$TOP/docs/man/encrypt_mprotect.2" 2>/dev/null | col -b |
+	sed -n '/^EXAMPLES/,/^SEE ALSO/{s/^       //;/^EXAMPLES\|^SEE ALSO/d;p}' >"$T/example.c"
+ok "encrypt_mprotect.2: the example compiles" gcc -static -Wall -Werror -isystem "$TOP/build/linux/headers/include" \
+	-o "$T/example" "$T/example.c" -lkeyutils
+is "and runs" "$(guest --cache strict --add "$T/example:/example" -- '/example && echo done')" "done"
+is "without the hardware it says so" "$(guest --no-mktme --add "$T/example:/example" -- /example 2>&1)" "example: add_key: No such device"
+
+# The keyctl lines, in their order
+sed -n '/^\.EX/,/^\.EE/{s/^# //p}' "$TOP/docs/man/mktme.7" | sed 's/\\-/-/g' >"$T/lines"
+is "mktme.7: keyctl lines" "$(wc -l <"$T/lines")" 3
+is "run as written" "$(guest --cache strict --add "$T/lines:/lines" -- '
+	sed -i "s/274713372/\$key/; 1s/\(.*\)/key=\$(\1)/; s/\$/ || exit 1/" /lines; . /lines; echo done' 2>&1)" "done"
+done_testing
