@@ -9,7 +9,7 @@ export LINUX_SRC QEMU_SRC JOBS
 T ?= tests
 J ?= 2
 
-.PHONY: help run test shell build kernel qemu guest debug-kernel off-kernel \
+.PHONY: help run test shell build kernel qemu guest debug-kernel off-kernel stock-qemu \
 	linux-source qemu-source deps refresh check series lint clean distclean
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make build          kernel (make kernel), QEMU (make qemu) and the guest programs'
 	@echo 'make debug-kernel   the kernel with KASAN, lockdep and such, for vm/boot --debug-kernel'
 	@echo 'make off-kernel     the patched kernel with the feature configured off'
+	@echo 'make stock-qemu     QEMU without the series, for a test that compares'
 	@echo
 	@echo 'make refresh        writes the commits in build/linux/src and build/qemu/src'
 	@echo '                    back to linux/ and qemu/, which are the series'
@@ -33,7 +34,7 @@ help:
 run: build build/tools/xts
 	@demo/run
 
-test: build off-kernel build/tools/xts
+test: build off-kernel stock-qemu build/tools/xts
 	@prove -j $(J) $(T)
 
 shell: build
@@ -56,6 +57,9 @@ debug-kernel off-kernel: %-kernel: linux-source
 
 qemu: qemu-source
 	@tools/build qemu
+
+stock-qemu: qemu-source
+	@tools/build stock_qemu
 
 guest: linux-source
 	@tools/build headers

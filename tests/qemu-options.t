@@ -32,4 +32,30 @@ says "an object of another type" "Invalid parameter type for .mktme., expected: 
 says "another machine" "Property 'none-machine.mktme' not found" -machine none,mktme=m $o x86-mktme,id=m
 says "another accelerator" "needs the tcg accelerator" \
 	"${m[@]}" -accel qtest $o x86-mktme,id=m -cpu max,phys-bits=46
+
+ok=("${m[@]}" $o x86-mktme,id=m -cpu max,phys-bits=46)
+says "memory that would not be encrypted" "cannot be encrypted: use a pc-dimm" "${ok[@]}" -m 256,maxmem=1G \
+	$o memory-backend-ram,id=r,size=256M -device virtio-mem-pci,memdev=r
+says "the like for Hyper-V" "cannot be encrypted: use a pc-dimm" "${ok[@]}" -m 256,maxmem=1G \
+	-device vmbus-bridge -device hv-balloon -accel tcg
+# Another process that would access memory by itself: the connection is all it gets
+python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen(1)
+c = s.accept()[0]
+c.recv(1)' "$T/vhost" &
+while [ ! -S "$T/vhost" ]; do sleep 0.1; done
+says "vhost" "vhost needs guest RAM as it is, but this machine.s memory is encrypted" "${ok[@]}" \
+	-chardev "socket,id=c,path=$T/vhost" -netdev vhost-user,id=n,chardev=c -device virtio-net-pci,netdev=n
+wait $!
+
+help=$("$TOP/build/qemu/out/qemu-system-x86_64" -object x86-mktme,help)
+for p in activate aes-xts-128 aes-xts-256 cache keyid-bits max-keys tme-bypass; do
+	like "help tells of $p" "$help" "^ +$p=<.*> +- .+"
+done
+is "and of nothing else" "$(grep -c = <<<"$help")" 7
+like "the machine's help tells of it" "$("$TOP/build/qemu/out/qemu-system-x86_64" -machine q35,help)" \
+	"^ +mktme=<link<x86-mktme>> +- .+"
 done_testing
