@@ -9,8 +9,8 @@ export LINUX_SRC QEMU_SRC JOBS
 T ?= tests
 J ?= 2
 
-.PHONY: help run test shell build kernel qemu guest debug-kernel off-kernel stock-qemu \
-	linux-source qemu-source deps refresh check series lint clean distclean
+.PHONY: help run test shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
+	keyutils compare linux-source qemu-source deps refresh check series lint clean distclean
 
 help:
 	@echo 'make run            shows it working: builds what is missing, out/demo.png'
@@ -20,6 +20,7 @@ help:
 	@echo 'make build          kernel (make kernel), QEMU (make qemu) and the guest programs'
 	@echo 'make debug-kernel   the kernel with KASAN, lockdep and such, for vm/boot --debug-kernel'
 	@echo 'make off-kernel     the patched kernel with the feature configured off'
+	@echo 'make stock-kernel   the kernel without the series, to compare with'
 	@echo 'make stock-qemu     QEMU without the series, for a test that compares'
 	@echo
 	@echo 'make refresh        writes the commits in build/linux/src and build/qemu/src'
@@ -34,7 +35,7 @@ help:
 run: build build/tools/xts
 	@demo/run
 
-test: build off-kernel stock-qemu build/tools/xts
+test: build off-kernel stock-kernel stock-qemu build/tools/xts keyutils
 	@prove -j $(J) $(T)
 
 shell: build
@@ -52,8 +53,12 @@ linux-source qemu-source: %-source: deps
 kernel: linux-source
 	@tools/build linux
 
-debug-kernel off-kernel: %-kernel: linux-source
+debug-kernel off-kernel stock-kernel: %-kernel: linux-source
 	@tools/build linux $*
+
+# Debian's tests of the key service
+keyutils: deps
+	@tools/keyutils
 
 qemu: qemu-source
 	@tools/build qemu

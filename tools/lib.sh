@@ -21,7 +21,7 @@ rel() { realpath -m --relative-to="$TOP" "$1"; }
 # tells how far it is: by progress_LOG, if there is such a function, which prints
 # a few words from the log.  On failure the last lines of the log, and false.
 step() {
-	local log=$LOGS/$1.log progress=progress_$1 what=$2 start=$SECONDS pid said=0 now words status=0
+	local log=$LOGS/$1.log progress=progress_$1 what=$2 start=$SECONDS pid said=0 now status=0
 	shift 2
 	declare -F "$progress" >/dev/null || progress=:
 	echo "+ $*" >"$log"
@@ -31,15 +31,14 @@ step() {
 	# shellcheck disable=SC2064  # the pid of now
 	trap "kill $pid 2>/dev/null; exit 130" INT TERM
 	while kill -0 $pid 2>/dev/null; do
-		sleep 0.2
+		# Now and then only where nobody watches: to look costs a few processes
+		if [ -t 1 ]; then sleep 0.2; else sleep 1; fi
 		now=$((SECONDS - start))
-		[ $now -gt $said ] || continue
-		words=$($progress "$log" || true)
-		if [ -t 1 ]; then
-			printf '\r\033[K%-34s %4d s  %s' "$what" $now "$words"
+		if [ -t 1 ] && [ $now -gt $said ]; then
+			printf '\r\033[K%-34s %4d s  %s' "$what" $now "$($progress "$log" || true)"
 			said=$now
-		elif [ $now -ge $((said + 30)) ]; then
-			printf '%s: %d s  %s\n' "$what" $now "$words"
+		elif [ ! -t 1 ] && [ $now -ge $((said + 30)) ]; then
+			printf '%s: %d s  %s\n' "$what" $now "$($progress "$log" || true)"
 			said=$now
 		fi
 	done
