@@ -309,10 +309,15 @@ static inline long keyids_in_use(void)
 	return number_in("/sys/kernel/mm/mktme/keyids_in_use");
 }
 
-/* KeyIDs come back after a grace period. */
+/*
+ * KeyIDs come back after a grace period.  A page that is freed before it got to the
+ * LRU may be in some CPU's batch for long: compaction empties them.
+ */
 static inline bool keyids_fall_to(long want)
 {
 	for (int i = 0; i < 1000; i++) {
+		if (i == 100)
+			write_to("/proc/sys/vm/compact_memory", "1");
 		if (keyids_in_use() <= want)
 			return true;
 		usleep(10000);
