@@ -1,0 +1,78 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Memory of a guest under keys, in the ways in which QEMU has memory: a key for each
+# NUMA node, preallocated, ballooned out and back, plugged in. The monitor shows it.
+. "$(dirname "$0")/lib.sh"
+need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/qmp build/guest/tests/secret
+"$TOP/vm/inner.py" "$T/inner" || exit 1
+
+cat >"$T/script" <<'EOF'
+. /inner/lib.sh
+set -e
+INNER_RAM="128M,slots=2,maxmem=512M"
+under() { sed -n "s/^$1 //p" /sys/kernel/debug/mktme_keys; }
+mib() { echo $(($(under $1) >> 20)); }
+monitor() { qmp /run/g.qmp "$@" >/dev/null; }
+# until_ COMMAND...: what comes to be; a guest that never gets there is ended by vm/boot
+until_() { until "$@"; do usleep 50000; done; }
+less() { [ "$(mib "$1")" -lt "$2" ]; }
+
+start g -M q35 -smp 2,sockets=2 \
+	-object mktme-key,id=k0,key-type=cpu,algorithm=aes-xts-128 \
+	-object mktme-key,id=k1,key-type=cpu,algorithm=aes-xts-256 \
+	-object memory-backend-ram,id=m0,size=96M,mktme-key=k0,prealloc=on \
+	-object memory-backend-ram,id=m1,size=32M,mktme-key=k1,prealloc=on \
+	-numa node,nodeid=0,cpus=0,memdev=m0 -numa node,nodeid=1,cpus=1,memdev=m1 \
+	-device virtio-balloon-pci
+echo "memdev $(qmp /run/g.qmp query-memdev)"
+qmp /run/g.qmp human-monitor-command '{"command-line": "info memdev"}' | sed 's/\\r\\n/\n/g' |
+	sed -n 's/^ *mktme key: /hmp /p'
+echo "prealloc $(mib 1) $(mib 2)"
+echo "nodes $(say g 'ls -d /sys/devices/system/node/node? | wc -l')"
+keep g 512 >/dev/null
+echo "start $(kept g)"
+
+monitor balloon '{"value": 100663296}'
+until_ less 1 80
+echo "out $(kept g)"
+monitor balloon '{"value": 134217728}'
+until_ say g 'read _ free _ <<E
+$(grep MemFree /proc/meminfo)
+E
+[ $free -gt 40000 ]'
+say g 'mount -t tmpfs -o size=90% big /mnt; dd if=/dev/zero of=/mnt/f bs=1M count=60 2>/dev/null; umount /mnt'
+echo "back $(kept g) $(($(mib 1) > 80))"
+
+monitor object-add '{"qom-type": "memory-backend-ram", "id": "m2", "size": 134217728, "mktme-key": "k1"}'
+monitor device_add '{"driver": "pc-dimm", "id": "d2", "memdev": "m2", "node": 1}'
+before=$(say g 'sed -n "s/^MemTotal: *//p" /proc/meminfo')
+echo "had $before"
+until_ say g '[ -e /sys/devices/system/memory/memory32 ]'
+say g 'for m in /sys/devices/system/memory/memory*; do grep -q offline $m/state && echo online >$m/state; done; :'
+say g 'mount -t tmpfs -o size=80% big /mnt; dd if=/dev/zero of=/mnt/f bs=1M count=120 2>/dev/null; umount /mnt'
+echo "dimm $(($(mib 2) > 64)) $(kept g)"
+
+# The object can go: the memory under its key does not go with it
+monitor object-del '{"id": "k1"}'
+echo "deleted $(($(mib 2) > 64)) $(kept g)"
+stop g
+until_ [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 0 ]
+EOF
+guest --memory 1G --smp 1 --cache strict --add "$T/inner:/inner" --add "$T/script:/script" -- "sh /script" \
+	>"$T/said" 2>"$T/err"
+is "the guest's part" "$?" 0
+[ ! -s "$T/err" ] || diag <"$T/err"
+said() { sed -n "s/^$1 //p" "$T/said"; }
+for n in 0 1; do
+	like "query-memdev: node $n" "$(said memdev)" \
+		"\"mktme-key\": \{\"keyid\": $((n + 1)), \"description\": \"qemu:k$n\", \"serial\": [0-9]+, \"id\": \"k$n\"\}"
+	like "info memdev: node $n" "$(said hmp)" "^k$n, serial [0-9]+, KeyID $((n + 1)), description 'qemu:k$n'"
+done
+is "both are preallocated under their keys" "$(said prealloc)" "96 32"
+is "the guest has two nodes" "$(said nodes)" 2
+is "its memory is right" "$(said start)" "0 words differ"
+is "with the balloon out" "$(said out)" "0 words differ"
+is "with the balloon in, and what it gave back is under the key" "$(said back)" "0 words differ 1"
+is "with a DIMM plugged in, which is under the key" "$(said dimm)" "1 0 words differ"
+is "with the key's object deleted" "$(said deleted)" "1 0 words differ"
+done_testing

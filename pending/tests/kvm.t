@@ -1,0 +1,41 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Guests of a guest, run by KVM, each with its RAM under a key of its own: the DIMM
+# holds what OpenSSL makes of it with that key, and nothing of it in plaintext.
+# When one ends its KeyID is free and its key gone; the other does not notice.
+. "$(dirname "$0")/lib.sh"
+need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/secret build/tools/xts
+mib=640 pages=64
+
+"$TOP/vm/inner.py" "$T/inner" || exit 1
+mkdir "$T/keys"
+for g in a b; do
+	for part in key tweak; do
+		head -c 16 /dev/urandom >"$T/$g.$part"
+		base64 "$T/$g.$part" >"$T/keys/$g.$part"
+	done
+done
+
+guest --memory ${mib}M --smp 1 --cache strict --mktme tme-bypass=on --out "$T" --add "$T/inner:/inner" \
+	--add "$T/keys:/keys" --add "$TOP/demo/guests.sh:/guests.sh" -- "mib=$mib pages=$pages sh /guests.sh" >"$T/said" 2>"$T/err"
+is "the guest's part" "$?" 0
+[ ! -s "$T/err" ] || diag <"$T/err"
+said() { sed -n "s/^$1 //p" "$T/said"; }
+
+"$TOP/tests/secret" print 1 >"$T/page"
+for g in a b; do
+	"$TOP/build/tools/xts" -e aes-xts-128 "$(xxd -p "$T/$g.key")" "$(xxd -p "$T/$g.tweak")" "$(said $g)" \
+		<"$T/page" >"$T/$g.wanted"
+	ok "guest $g: the DIMM holds what OpenSSL makes of its memory by its key" cmp "$T/$g" "$T/$g.wanted"
+done
+is "each has a KeyID" "$(said used)" 2
+said keyid0 | base64 -d >"$T/keyid0"
+ok "KeyID 0, the host's direct map, has a view of the ciphertext" cmp "$T/keyid0" "$T/a"
+count() { "$TOP/tests/secret" count $pages "$T/$1"; }
+is "control: without a key a dump has all of it" "$(count plain)" $pages
+is "of two guests' memory it has nothing" "$(count two)" 0
+is "guest a goes on after that" "$(said a-kept)" "0 words differ"
+is "when a has ended, b's key is left" "$(said left)" '"keyid": 2 '
+is "and nothing of a's memory is there in plaintext" "$(count one)" 0
+is "guest b goes on" "$(said b-kept)" "0 words differ"
+done_testing
