@@ -22,6 +22,8 @@
 #include <linux/swapops.h>
 #include <linux/syscalls.h>
 
+#include <asm/tlb.h>
+
 #include <trace/events/mktme.h>
 
 #include "internal.h"
@@ -80,8 +82,13 @@ static enum prep_step prep_step(struct vm_area_struct *vma, unsigned long addr,
 	*pagep = NULL;
 	if (pte_none(pte))
 		return PREP_DONE;
-	if (!pte_present(pte))
-		return is_pte_marker(pte) ? PREP_DONE : PREP_FAULT_IN;
+	if (!pte_present(pte)) {
+		swp_entry_t entry = pte_to_swp_entry(pte);
+
+		/* What is lost to a hardware error has no contents to keep. */
+		return is_pte_marker_entry(entry) || is_hwpoison_entry(entry) ?
+			PREP_DONE : PREP_FAULT_IN;
+	}
 
 	/* NULL for the zero page: nothing is in it that needs a key. */
 	page = vm_normal_page(vma, addr, pte);
@@ -338,6 +345,12 @@ void __mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm)
 		list_mm(mm, &oldmm->mmlist);
 }
 
+static void zap_vma_range(struct vm_area_struct *vma, unsigned long start,
+			  unsigned long end)
+{
+	zap_page_range_single(vma, start, end - start, NULL);
+}
+
 static void set_vma_key(struct vm_area_struct *vma, struct mktme_key *key)
 {
 	struct mktme_key *old = vma->mktme_key;
@@ -411,6 +424,10 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 	for_each_vma_range(vmi, vma, end) {
 		/* No fault without the mmap lock from here on. */
 		vma_start_write(vma);
+		/* Noise, that nobody has collected yet. */
+		if (vma_mktme_erased(vma))
+			zap_vma_range(vma, max(start, vma->vm_start),
+				      min(end, vma->vm_end));
 		ret = prep_range(vma, max(start, vma->vm_start),
 				 min(end, vma->vm_end), key);
 		if (ret)
@@ -450,6 +467,8 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 			vma = vma_modify_mktme_key(&vmi, prev, vma, key);
 		if (vma->mktme_key != key)
 			set_vma_key(vma, key);
+		/* It can be accessed again if it was an erased one. */
+		vma_set_page_prot(vma);
 		prev = vma;
 	}
 	return 0;
@@ -488,6 +507,21 @@ static int rotate_vma(struct vm_area_struct *vma, struct mktme_key *key,
 	return ret;
 }
 
+/*
+ * Nobody gets at the memory from here on: no CPU, no fault, no get_user_pages(),
+ * no fork that comes later.  That is far less work than to unmap the pages.
+ */
+static void shut_vma(struct vm_area_struct *vma)
+{
+	struct mmu_gather tlb;
+
+	set_vma_key(vma, &mktme_erased_key);
+	vma_set_page_prot(vma);
+	tlb_gather_mmu(&tlb, vma->vm_mm);
+	change_protection(&tlb, vma, vma->vm_start, vma->vm_end, 0);
+	tlb_finish_mmu(&tlb);
+}
+
 static int replace_keys_in_mm(struct mm_struct *mm, struct mktme_key *old,
 			      struct mktme_key *new, void *buf, bool back)
 {
@@ -508,14 +542,16 @@ static int replace_keys_in_mm(struct mm_struct *mm, struct mktme_key *old,
 			continue;
 		/* Waits for the faults that don't take the mmap lock. */
 		vma_start_write(vma);
-		if (new == &mktme_erased_key)
-			zap_page_range_single(vma, vma->vm_start,
-					      vma->vm_end - vma->vm_start, NULL);
-		else
+		if (old == &mktme_erased_key) {
+			zap_vma_range(vma, vma->vm_start, vma->vm_end);
+		} else if (new == &mktme_erased_key) {
+			shut_vma(vma);
+		} else {
 			ret = rotate_vma(vma, new, buf, back);
-		if (ret && !back)
-			break;
-		set_vma_key(vma, new);
+			if (ret && !back)
+				break;
+			set_vma_key(vma, new);
+		}
 		cond_resched();
 	}
 unlock:
@@ -525,9 +561,10 @@ unlock:
 
 /**
  * mktme_replace_vma_keys - put another key in place of a key, in all mms
- * @old: the key; superseded, so that no VMA gets it meanwhile
+ * @old: the key; superseded, so that no VMA gets it meanwhile.  Or
+ *	&mktme_erased_key, for both: unmap the pages that are left of erased keys.
  * @new: the key that takes its place; contents are kept.  Or &mktme_erased_key:
- *	all mappings are gone, and the VMAs get no pages any more.
+ *	nothing can be accessed any more, and the VMAs get no new pages.
  * @back: undo what failed: every VMA gets @new, be its pages under it or not, so
  *	that whoever erases @new finds all of them
  *

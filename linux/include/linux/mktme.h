@@ -75,11 +75,15 @@ struct mktme_key *mktme_key_lookup(s32 serial);
 void mktme_key_supersede(struct mktme_key *key, bool superseded);
 bool mktme_key_superseded(const struct mktme_key *key);
 int mktme_key_erase(struct mktme_key *key);
+void mktme_wait_collected(void);
 int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
 			   bool back);
 void __mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm);
 
-/* In place of the key of VMAs whose key was erased. */
+/*
+ * In place of the key of VMAs whose key was erased.  They can't be accessed, by
+ * nobody, though pages may be in them until these are collected.
+ */
 extern struct mktme_key mktme_erased_key;
 
 /* Serialized like vm_flags: no fault is under way when it becomes true. */
@@ -89,7 +93,7 @@ extern struct mktme_key mktme_erased_key;
 unsigned int page_keyid(const struct page *page);
 struct mktme_key *page_mktme_key(const struct page *page);
 void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero);
-bool __mktme_free_pages(struct page *page, unsigned int order);
+void __mktme_free_pages(struct page *page, unsigned int order);
 void mktme_reencrypt_page(struct page *page, struct mktme_key *key, void *buf);
 bool mktme_in_use(void);
 
@@ -116,16 +120,19 @@ extern phys_addr_t mktme_keyid_mask;
 #define mktme_strip_keyid(addr)						\
 	((addr) & ~(mktme_enabled() ? mktme_keyid_mask : 0))
 
+/* A device that can't have these bits in its addresses is bounced. */
+#define mktme_dma_mask()	(mktme_enabled() ? mktme_keyid_mask : 0)
+
 /* Neighbours in memory, but can one bus address serve both? */
 #define mktme_pages_mergeable(a, b)					\
 	(!mktme_enabled() || page_keyid(a) == page_keyid(b))
 
-/*
- * Before the pages of a freed folio go where anyone may take them from; not if
- * it is false.
- */
+/* Before the pages of a freed folio go where anyone may take them from. */
 #define mktme_free_pages(page, order)					\
-	(!PageEncrypted(page) || __mktme_free_pages(page, order))
+do {									\
+	if (PageEncrypted(page))					\
+		__mktme_free_pages(page, order);			\
+} while (0)
 
 /* Memory under a key is found by way of the mms that have it. */
 static inline void mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm)
@@ -164,15 +171,12 @@ static inline bool mktme_in_use(void) { return false; }
 #define mktme_page_pgprot(page, prot)	(prot)
 #define mktme_dma_addr(page, addr)	((dma_addr_t)(addr))
 #define mktme_strip_keyid(addr)		(addr)
+#define mktme_dma_mask()		0
 #define mktme_pages_mergeable(a, b)	true
 #define mktme_prep_copy(dst, src)	do { } while (0)
 #define mktme_prep_for_vma(folio, vma)	do { } while (0)
+#define mktme_free_pages(page, order)	do { } while (0)
 #define vma_mktme_key(vma)		((struct mktme_key *)NULL)
-
-static inline bool mktme_free_pages(struct page *page, unsigned int order)
-{
-	return true;
-}
 
 static inline struct mktme_key *page_mktme_key(const struct page *page)
 {

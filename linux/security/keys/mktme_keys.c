@@ -155,7 +155,7 @@ static int mktme_parse(char *payload, struct mktme_key_params *params)
 static int mktme_preparse(struct key_preparsed_payload *prep)
 {
 	struct mktme_key_params *params;
-	char *payload;
+	char *payload, *words;
 	int ret;
 
 	/* KeyIDs are few. */
@@ -171,18 +171,21 @@ static int mktme_preparse(struct key_preparsed_payload *prep)
 	if (!payload)
 		return -ENOMEM;
 	prep->quotalen = sizeof(*params);
-	if (!strcmp(strim(payload), MKTME_OPT_ERASE)) {
+	words = strim(payload);
+	if (!strcmp(words, MKTME_OPT_ERASE)) {
 		kfree_sensitive(payload);
 		return 0;
 	}
 	params = kzalloc(sizeof(*params), GFP_KERNEL);
-	ret = params ? mktme_parse(payload, params) : -ENOMEM;
+	ret = params ? mktme_parse(words, params) : -ENOMEM;
 	kfree_sensitive(payload);
 	if (ret) {
 		kfree_sensitive(params);
 		return ret;
 	}
 
+	/* It is about to take a KeyID.  Later, locks are held. */
+	mktme_wait_collected();
 	prep->payload.data[0] = params;
 	return 0;
 }
@@ -325,6 +328,8 @@ static void mktme_describe(const struct key *key, struct seq_file *m)
 
 static struct key_type key_type_mktme = {
 	.name		= MKTME_KEY_TYPE,
+	/* Who is given a key to use must not take it from its owner. */
+	.flags		= KEY_TYPE_GUARDED,
 	.preparse	= mktme_preparse,
 	.free_preparse	= mktme_free_preparse,
 	.instantiate	= mktme_instantiate,

@@ -18,7 +18,6 @@
 #include <linux/bitmap.h>
 #include <linux/cpu.h>
 #include <linux/cpuhotplug.h>
-#include <linux/debugfs.h>
 #include <linux/delay.h>
 #include <linux/highmem.h>
 #include <linux/kobject.h>
@@ -79,28 +78,24 @@ static unsigned long mktme_algorithms __ro_after_init;
  *	for each page.  Only when all are gone can the KeyID serve another key.
  * @keyid: the KeyID
  * @superseded: no more memory is to come under it: erased, or rotated away
- * @quarantining: pages that are freed go to @quarantine
- * @lock: protects @quarantining and @quarantine
- * @quarantine: freed pages, linked by page->lru, that were not flushed yet
  * @type: what a package that comes online is to be programmed with
  * @algorithm: likewise
  * @stored: likewise, for %MKTME_TYPE_USER and only if "mktme_storekeys" is set
  * @nr_pages: number of pages under the key
  * @misc_cg: the cgroup that is charged for the KeyID
+ * @kobj: its directory in sysfs
  * @release_work: clears the key in the hardware and frees the KeyID
  */
 struct mktme_key {
 	struct percpu_ref ref;
 	unsigned int keyid;
 	bool superseded;
-	bool quarantining;
-	spinlock_t lock;	/* of the quarantine */
-	struct list_head quarantine;
 	enum mktme_key_type type;
 	enum mktme_algorithm algorithm;
 	struct mktme_key_params *stored;
 	long __percpu *nr_pages;
 	struct misc_cg *misc_cg;
+	struct kobject kobj;
 	struct work_struct release_work;
 };
 
@@ -313,38 +308,6 @@ void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero)
 	}
 }
 
-/* Nobody can reach the pages, and no line of them is in any cache. */
-static void take_pages_back(struct mktme_key *key, struct page *page,
-			    unsigned int order)
-{
-	unsigned long i, nr = 1UL << order;
-
-	for (i = 0; i < nr; i++)
-		set_page_key(page + i, NULL);
-
-	this_cpu_sub(*key->nr_pages, nr);
-	percpu_ref_put_many(&key->ref, nr);
-}
-
-static bool quarantine_pages(struct mktme_key *key, struct page *page,
-			     unsigned int order)
-{
-	unsigned long flags;
-	bool taken;
-
-	if (likely(!READ_ONCE(key->quarantining)))
-		return false;
-
-	spin_lock_irqsave(&key->lock, flags);
-	taken = key->quarantining;
-	if (taken) {
-		set_page_private(page, order);
-		list_add(&page->lru, &key->quarantine);
-	}
-	spin_unlock_irqrestore(&key->lock, flags);
-	return taken;
-}
-
 /**
  * __mktme_free_pages - take freed pages back from their key
  * @page: the first of them
@@ -354,21 +317,19 @@ static bool quarantine_pages(struct mktme_key *key, struct page *page,
  * KeyID 0 reads from them is noise.
  *
  * Context: Any.
- * Return: false if they are not fit for use yet, since their key is being
- * erased: mktme_key_erase() keeps them and frees them when they are.
  */
-bool __mktme_free_pages(struct page *page, unsigned int order)
+void __mktme_free_pages(struct page *page, unsigned int order)
 {
 	struct mktme_key *key = page_mktme_key(page);
-	unsigned long i;
+	unsigned long i, nr = 1UL << order;
 
-	if (quarantine_pages(key, page, order))
-		return false;
-
-	for (i = 0; i < 1UL << order; i++)
+	for (i = 0; i < nr; i++) {
 		flush_page(page + i);
-	take_pages_back(key, page, order);
-	return true;
+		set_page_key(page + i, NULL);
+	}
+
+	this_cpu_sub(*key->nr_pages, nr);
+	percpu_ref_put_many(&key->ref, nr);
 }
 
 /**
@@ -656,12 +617,44 @@ static void mktme_free_keyid(unsigned int keyid)
 	trace_mktme_release(keyid);
 }
 
+/* /sys/kernel/mm/mktme/keyids/N/ */
+
+static struct kobject *mktme_kobj;
+static struct kobject *mktme_keyids_kobj;
+
+static ssize_t bytes_show(struct kobject *kobj, struct kobj_attribute *attr,
+			  char *buf)
+{
+	struct mktme_key *key = container_of(kobj, struct mktme_key, kobj);
+
+	return sysfs_emit(buf, "%lu\n", mktme_key_bytes(key));
+}
+
+static struct kobj_attribute bytes_attr = __ATTR(bytes, 0400, bytes_show, NULL);
+
+static struct attribute *mktme_key_attrs[] = {
+	&bytes_attr.attr,
+	NULL
+};
+ATTRIBUTE_GROUPS(mktme_key);
+
+static void mktme_key_kobj_release(struct kobject *kobj)
+{
+	kfree(container_of(kobj, struct mktme_key, kobj));
+}
+
+static const struct kobj_type mktme_key_ktype = {
+	.release = mktme_key_kobj_release,
+	.sysfs_ops = &kobj_sysfs_ops,
+	.default_groups = mktme_key_groups,
+};
+
 static void mktme_free_key(struct mktme_key *key)
 {
 	percpu_ref_exit(&key->ref);
 	free_percpu(key->nr_pages);
 	kfree_sensitive(key->stored);
-	kfree(key);
+	kobject_put(&key->kobj);
 }
 
 /*
@@ -671,6 +664,10 @@ static void mktme_free_key(struct mktme_key *key)
 static void mktme_release_work(struct work_struct *work)
 {
 	struct mktme_key *key = container_of(work, struct mktme_key, release_work);
+
+	/* Before another key can have the KeyID. */
+	if (key->kobj.state_in_sysfs)
+		kobject_del(&key->kobj);
 
 	cpus_read_lock();
 	mutex_lock(&mktme_lock);
@@ -775,6 +772,16 @@ unlock:
 	return ret;
 }
 
+/* Unmap what is left of erased keys, by and by. */
+static void mktme_collect_erased(struct work_struct *work)
+{
+	mktme_replace_vma_keys(&mktme_erased_key, &mktme_erased_key, true);
+	/* Some have left their mappings and wait to be put to a list. */
+	lru_add_drain_all();
+}
+
+static DECLARE_WORK(mktme_collect_work, mktme_collect_erased);
+
 /**
  * mktme_key_create - program a key into a free KeyID, on every package
  * @params: the key; the caller wipes it
@@ -797,8 +804,6 @@ struct mktme_key *mktme_key_create(const struct mktme_key_params *params)
 	if (!key)
 		return ERR_PTR(-ENOMEM);
 	INIT_WORK(&key->release_work, mktme_release_work);
-	spin_lock_init(&key->lock);
-	INIT_LIST_HEAD(&key->quarantine);
 	key->nr_pages = alloc_percpu(long);
 	if (!key->nr_pages)
 		goto free_key;
@@ -811,13 +816,24 @@ struct mktme_key *mktme_key_create(const struct mktme_key_params *params)
 	key->misc_cg = get_current_misc_cg();
 	ret = mktme_install_key(key, params);
 	if (ret == -ENOSPC || ret == -EDQUOT) {
-		/* Some may be on their way back. */
+		/*
+		 * Some may be on their way back, or held by pages that nobody
+		 * has any more, but which are in some CPU's batch for the LRU.
+		 */
+		lru_add_drain_all();
 		rcu_barrier();
 		flush_workqueue(mktme_wq);
 		ret = mktme_install_key(key, params);
 	}
-	if (!ret)
-		return key;
+	if (!ret) {
+		kobject_init(&key->kobj, &mktme_key_ktype);
+		ret = kobject_add(&key->kobj, mktme_keyids_kobj, "%u",
+				  key->keyid);
+		if (!ret)
+			return key;
+		mktme_key_destroy(key);
+		return ERR_PTR(ret);
+	}
 
 	put_misc_cg(key->misc_cg);
 	percpu_ref_exit(&key->ref);
@@ -852,44 +868,6 @@ void mktme_key_supersede(struct mktme_key *key, bool superseded)
 bool mktme_key_superseded(const struct mktme_key *key)
 {
 	return READ_ONCE(key->superseded);
-}
-
-static void mktme_open_quarantine(struct mktme_key *key)
-{
-	spin_lock_irq(&key->lock);
-	WRITE_ONCE(key->quarantining, true);
-	spin_unlock_irq(&key->lock);
-}
-
-/*
- * Pages that come from here on were still in somebody's hands: they get their
- * flush when they are freed, like any.
- */
-static void mktme_close_quarantine(struct mktme_key *key, struct list_head *pages)
-{
-	spin_lock_irq(&key->lock);
-	WRITE_ONCE(key->quarantining, false);
-	list_splice_init(&key->quarantine, pages);
-	spin_unlock_irq(&key->lock);
-}
-
-static unsigned long mktme_free_quarantined(struct mktme_key *key,
-					    struct list_head *pages)
-{
-	unsigned long nr = 0;
-	struct page *page, *next;
-	unsigned int order;
-
-	list_for_each_entry_safe(page, next, pages, lru) {
-		order = page_private(page);
-		set_page_private(page, 0);
-		take_pages_back(key, page, order);
-		init_page_count(page);
-		__free_pages(page, order);
-		nr += 1UL << order;
-		cond_resched();
-	}
-	return nr;
 }
 
 /*
@@ -934,46 +912,52 @@ static int mktme_scrub(struct mktme_key *key)
  * mktme_key_erase - make all data under a key unreadable, for good
  * @key: the key; nobody can find it for encrypt_mprotect() meanwhile
  *
- * All mappings of memory under the key are gone, its VMAs are marked: touching
- * them raises SIGBUS.  The key is replaced on every package at once, so that
- * nobody can decrypt what DRAM holds.
+ * The VMAs under the key are shut: touching them raises SIGBUS.  Then the key is
+ * replaced on every package, so that nobody can decrypt what DRAM holds.
  *
- * Pages are not flushed one by one, that would take as long as to overwrite
- * them: they are kept until all caches have been written back.  A page that is
- * pinned outlives this, holds the KeyID, and reads as noise.
+ * That is all that the caller waits for.  The pages are unmapped, flushed and
+ * freed afterwards, which takes about as long as to overwrite them would.  A page
+ * that is pinned outlives this, holds the KeyID, and reads as noise.
  *
  * Context: Process context, sleeps; takes the mmap locks of all that have memory
  * under a key.
  * Return: 0; the caller drops its reference by mktme_key_destroy().  -EINTR or
- * -ENOMEM where mappings may be left, and the key is; -EIO, -EBUSY, -EAGAIN where
- * it could not be replaced, though nothing is mapped any more.  It can then be
+ * -ENOMEM where some VMAs may not be shut, and the key is still there; -EIO,
+ * -EBUSY, -EAGAIN where it could not be replaced, though all are.  It can then be
  * tried again.
  */
 int mktme_key_erase(struct mktme_key *key)
 {
-	unsigned long nr;
-	LIST_HEAD(pages);
+	unsigned long pages = mktme_key_bytes(key) >> PAGE_SHIFT;
 	int ret;
 
 	mktme_key_supersede(key, true);
-	mktme_open_quarantine(key);
 	ret = mktme_replace_vma_keys(key, &mktme_erased_key, false);
-	/* Some have left their mappings and wait to be put to a list. */
-	lru_add_drain_all();
-	mktme_close_quarantine(key, &pages);
-
-	cpus_read_lock();
-	if (!list_empty(&pages) || !ret)
+	if (!ret) {
+		cpus_read_lock();
 		wbinvd_on_all_cpus();
-	if (!ret)
 		ret = mktme_scrub(key);
-	cpus_read_unlock();
-
-	nr = mktme_free_quarantined(key, &pages);
-	trace_mktme_erase(key->keyid, nr, ret);
+		cpus_read_unlock();
+	}
+	trace_mktme_erase(key->keyid, pages, ret);
 	if (ret)
 		mktme_key_supersede(key, false);
+	/* Not on mktme_wq, which is flushed under locks that faults can take. */
+	queue_work(system_unbound_wq, &mktme_collect_work);
 	return ret;
+}
+
+/**
+ * mktme_wait_collected - wait until the pages of erased keys are freed
+ *
+ * So that their KeyIDs are on their way back.
+ *
+ * Context: Process context, sleeps; waits for mmap locks of any mm, so that no
+ * lock may be held that a page fault can take.
+ */
+void mktme_wait_collected(void)
+{
+	flush_work(&mktme_collect_work);
 }
 
 /**
@@ -1171,7 +1155,7 @@ static struct syscore mktme_syscore = {
 };
 
 /*
- * /sys/kernel/mm/mktme/, and what root sees in debugfs
+ * /sys/kernel/mm/mktme/, and /proc/meminfo
  */
 
 static ssize_t keyids_total_show(struct kobject *kobj,
@@ -1199,8 +1183,7 @@ static ssize_t algorithms_show(struct kobject *kobj,
 	return len;
 }
 
-static ssize_t encrypted_bytes_show(struct kobject *kobj,
-				    struct kobj_attribute *attr, char *buf)
+static unsigned long mktme_encrypted_bytes(void)
 {
 	unsigned long sum = 0;
 	unsigned int keyid;
@@ -1210,7 +1193,20 @@ static ssize_t encrypted_bytes_show(struct kobject *kobj,
 		if (mktme_key_table[keyid])
 			sum += mktme_key_bytes(mktme_key_table[keyid]);
 	mutex_unlock(&mktme_lock);
-	return sysfs_emit(buf, "%lu\n", sum);
+	return sum;
+}
+
+static ssize_t encrypted_bytes_show(struct kobject *kobj,
+				    struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%lu\n", mktme_encrypted_bytes());
+}
+
+void mktme_report_meminfo(struct seq_file *m)
+{
+	if (mktme_enabled())
+		seq_printf(m, "Encrypted:      %8lu kB\n",
+			   mktme_encrypted_bytes() >> 10);
 }
 
 static struct kobj_attribute keyids_total_attr = __ATTR_RO(keyids_total);
@@ -1227,32 +1223,8 @@ static struct attribute *mktme_attrs[] = {
 };
 
 static const struct attribute_group mktme_attr_group = {
-	.name = "mktme",
 	.attrs = mktme_attrs,
 };
-
-static int mktme_keys_show(struct seq_file *m, void *unused)
-{
-	unsigned int keyid;
-
-	mutex_lock(&mktme_lock);
-	for_each_set_bit(keyid, mktme_keyids, mktme_max_keyid + 1)
-		if (mktme_key_table[keyid])
-			seq_printf(m, "%u %lu\n", keyid,
-				   mktme_key_bytes(mktme_key_table[keyid]));
-	mutex_unlock(&mktme_lock);
-	return 0;
-}
-DEFINE_SHOW_ATTRIBUTE(mktme_keys);
-
-static int __init mktme_debugfs_init(void)
-{
-	if (mktme_enabled())
-		debugfs_create_file("mktme_keys", 0400, NULL, NULL,
-				    &mktme_keys_fops);
-	return 0;
-}
-late_initcall(mktme_debugfs_init);
 
 static int __init mktme_init(void)
 {
@@ -1299,9 +1271,14 @@ static int __init mktme_init(void)
 			      GFP_KERNEL);
 	if (ret)
 		goto fail;
-	ret = sysfs_create_group(mm_kobj, &mktme_attr_group);
+	ret = -ENOMEM;
+	mktme_kobj = kobject_create_and_add("mktme", mm_kobj);
+	mktme_keyids_kobj = kobject_create_and_add("keyids", mktme_kobj);
+	if (!mktme_kobj || !mktme_keyids_kobj)
+		goto fail_sysfs;
+	ret = sysfs_create_group(mktme_kobj, &mktme_attr_group);
 	if (ret)
-		goto fail_ref;
+		goto fail_sysfs;
 	ret = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "x86/mktme:online",
 				mktme_cpu_online, mktme_cpu_offline);
 	if (ret < 0)
@@ -1315,8 +1292,8 @@ static int __init mktme_init(void)
 	return 0;
 
 fail_sysfs:
-	sysfs_remove_group(mm_kobj, &mktme_attr_group);
-fail_ref:
+	kobject_put(mktme_keyids_kobj);
+	kobject_put(mktme_kobj);
 	percpu_ref_exit(&mktme_erased_key.ref);
 fail:
 	if (mktme_wq)

@@ -118,6 +118,10 @@ static void mktme_test_page_tables(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pmd_pfn(pmd), page_to_pfn(page));
 	pmd = pmd_modify(pmd, PAGE_READONLY);
 	KUNIT_EXPECT_EQ(test, pmd_val(pmd) & PTE_KEYID_MASK, bits);
+	pmd = pmd_modify(pmd, PAGE_NONE);
+	KUNIT_EXPECT_EQ(test, pmd_pfn(pmd), page_to_pfn(page));
+	pmd = pmd_modify(pmd, PAGE_SHARED);
+	KUNIT_EXPECT_EQ(test, pmd_val(pmd) & PTE_KEYID_MASK, bits);
 
 	KUNIT_EXPECT_EQ(test, mktme_dma_addr(page, page_to_phys(page)),
 			page_to_phys(page) | bits);

@@ -41,13 +41,16 @@
 #define ASM_PCONFIG			".byte 0x0f, 0x01, 0xc5\n\t"
 
 struct cpuinfo_x86;
+struct seq_file;
 
 #ifdef CONFIG_X86_MKTME
 void mktme_detect_cpu(struct cpuinfo_x86 *c, u64 activate,
 		      unsigned int keyid_bits);
+void mktme_report_meminfo(struct seq_file *m);
 #else
 static inline void mktme_detect_cpu(struct cpuinfo_x86 *c, u64 activate,
 				    unsigned int keyid_bits) { }
+static inline void mktme_report_meminfo(struct seq_file *m) { }
 #endif
 
 #endif /* _ASM_X86_MKTME_H */
