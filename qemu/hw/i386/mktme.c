@@ -42,7 +42,7 @@
 #include "migration/blocker.h"
 #include "qemu/error-report.h"
 #include "qemu/guest-random.h"
-#include "qemu/rcu.h"
+#include "qemu/rcu_queue.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qom/object_interfaces.h"
@@ -117,6 +117,7 @@ typedef struct MktmePackage {
 
 /* Part of a package's DRAM that is contiguous in every respect */
 typedef struct MktmeRange {
+    struct rcu_head rcu;        /* call_rcu() wants it to be first */
     hwaddr base;
     uint64_t size;
     unsigned package;
@@ -126,6 +127,7 @@ typedef struct MktmeRange {
     uint8_t *host;
     uint16_t *view;             /* by page */
     uint64_t *dirty;            /* by page, a bit per line; or NULL */
+    QLIST_ENTRY(MktmeRange) next;
 } MktmeRange;
 
 /* A dirty line whose page has gone to another view (cache=strict) */
@@ -151,7 +153,8 @@ struct X86MktmeState {
     unsigned phys_bits;
     unsigned nr_packages;
     MktmePackage *packages;
-    GPtrArray *ranges;          /* of MktmeRange */
+    /* Changed under @lock, when DIMMs come and go; vCPUs and devices use RCU */
+    QLIST_HEAD(, MktmeRange) ranges;
     Error *migration_blocker;
 
     /*
@@ -264,11 +267,12 @@ static void mktme_convert(X86MktmeState *s, MktmeRange *r, hwaddr addr,
  * Pages
  */
 
+/* Call with s->lock held, or in an RCU read-side critical section */
 static MktmeRange *mktme_find(X86MktmeState *s, hwaddr addr)
 {
-    for (guint i = 0; i < s->ranges->len; i++) {
-        MktmeRange *r = g_ptr_array_index(s->ranges, i);
+    MktmeRange *r;
 
+    QLIST_FOREACH_RCU(r, &s->ranges, next) {
         if (addr - r->base < r->size) {
             return r;
         }
@@ -447,8 +451,10 @@ static void mktme_switch(X86MktmeState *s, MktmeRange *r, hwaddr page,
 void x86_mktme_set_view(X86MktmeState *s, hwaddr addr, unsigned keyid,
                         uint64_t rip)
 {
-    MktmeRange *r = mktme_find(s, addr);
+    MktmeRange *r;
 
+    RCU_READ_LOCK_GUARD();
+    r = mktme_find(s, addr);
     if (!r || r->view[mktme_page(r, addr)] == keyid) {
         return;
     }
@@ -465,12 +471,13 @@ static void mktme_write_back(X86MktmeState *s, unsigned package,
                              uint16_t keyid, bool has_rip, uint64_t rip)
 {
     MktmeSlot *slot = &s->packages[package].slots[keyid];
+    MktmeRange *r;
     CPUState *cpu;
 
     for (guint j = 0; j < s->stale->len; j++) {
         MktmeStaleLine *stale = g_ptr_array_index(s->stale, j);
-        MktmeRange *r = mktme_find(s, stale->addr);
 
+        r = mktme_find(s, stale->addr);
         if (has_rip && r && r->package == package && stale->keyid == keyid) {
             mktme_report(s, MKTME_VIOLATION_KEY_REUSE,
                          stale->addr & TARGET_PAGE_MASK,
@@ -481,8 +488,7 @@ static void mktme_write_back(X86MktmeState *s, unsigned package,
     if (!slot->pages) {
         return;
     }
-    for (guint j = 0; j < s->ranges->len; j++) {
-        MktmeRange *r = g_ptr_array_index(s->ranges, j);
+    QLIST_FOREACH(r, &s->ranges, next) {
         size_t i, n = r->size / MKTME_PAGE_SIZE;
 
         if (r->package != package) {
@@ -575,12 +581,11 @@ void x86_mktme_clean_line(X86MktmeState *s, hwaddr addr, unsigned keyid)
 
 void x86_mktme_clean_all(X86MktmeState *s)
 {
+    MktmeRange *r;
     CPUState *cpu;
 
     mktme_write_late(s, true, 0, 0);
-    for (guint j = 0; j < s->ranges->len; j++) {
-        MktmeRange *r = g_ptr_array_index(s->ranges, j);
-
+    QLIST_FOREACH_RCU(r, &s->ranges, next) {
         memset(r->dirty, 0, r->size / MKTME_PAGE_SIZE * sizeof(*r->dirty));
     }
     CPU_FOREACH(cpu) {
@@ -950,12 +955,13 @@ static void mktme_dma_access(X86MktmeState *s, hwaddr addr, uint8_t *buf,
                              unsigned size, bool write)
 {
     unsigned keyid = x86_mktme_split(s, 0, &addr);
-    MktmeRange *r = mktme_find(s, addr);
+    MktmeRange *r;
     unsigned done, len;
 
     RCU_READ_LOCK_GUARD();
     QEMU_LOCK_GUARD(&s->lock);
 
+    r = mktme_find(s, addr);
     for (done = 0; done < size; done += len, addr += len) {
         len = MIN(size - done, MKTME_LINE_SIZE - addr % MKTME_LINE_SIZE);
         if (r && r->dirty) {
@@ -1076,12 +1082,11 @@ MktmeInfo *x86_mktme_query(X86MktmeState *s)
         MktmePackage *pkg = &s->packages[i];
         MktmePackageInfo *p = g_new0(MktmePackageInfo, 1);
         MktmeKeyInfoList **ktail = &p->keys;
+        MktmeRange *r;
 
         p->id = i;
         p->activate = pkg->activate;
-        for (guint j = 0; j < s->ranges->len; j++) {
-            MktmeRange *r = g_ptr_array_index(s->ranges, j);
-
+        QLIST_FOREACH(r, &s->ranges, next) {
             p->memory += r->package == i ? r->size : 0;
         }
         for (unsigned k = 1; k <= s->max_keys; k++) {
@@ -1141,14 +1146,14 @@ void x86_mktme_add_ram(X86MktmeState *s, hwaddr base, uint64_t size,
     if (x86_mktme_tracks_lines(s)) {
         r->dirty = g_new0(uint64_t, size / MKTME_PAGE_SIZE);
     }
-    g_ptr_array_add(s->ranges, r);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        QLIST_INSERT_HEAD_RCU(&s->ranges, r, next);
+    }
     trace_mktme_ram(base, size, node, r->package);
 }
 
-static void mktme_range_free(void *opaque)
+static void mktme_range_free(MktmeRange *r)
 {
-    MktmeRange *r = opaque;
-
     g_free(r->view);
     g_free(r->dirty);
     g_free(r);
@@ -1156,17 +1161,18 @@ static void mktme_range_free(void *opaque)
 
 void x86_mktme_del_ram(X86MktmeState *s, hwaddr base)
 {
-    MktmeRange *r = mktme_find(s, base);
+    MktmeRange *r;
 
+    QEMU_LOCK_GUARD(&s->lock);
+    r = mktme_find(s, base);
     if (!r) {
         return;
     }
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
-        for (size_t i = 0; i < r->size / MKTME_PAGE_SIZE; i++) {
-            mktme_count_view(s, r, r->view[i], -1);
-        }
-        g_ptr_array_remove(s->ranges, r);
+    for (size_t i = 0; i < r->size / MKTME_PAGE_SIZE; i++) {
+        mktme_count_view(s, r, r->view[i], -1);
     }
+    QLIST_REMOVE_RCU(r, next);
+    call_rcu(r, mktme_range_free, rcu);
 }
 
 /*
@@ -1178,14 +1184,14 @@ void x86_mktme_del_ram(X86MktmeState *s, hwaddr base)
 static void mktme_reset(void *opaque)
 {
     X86MktmeState *s = opaque;
+    MktmeRange *r;
     CPUState *cpu;
 
     QEMU_LOCK_GUARD(&s->lock);
     g_ptr_array_set_size(s->stale, 0);
     timer_del(s->late_write);
 
-    for (guint j = 0; j < s->ranges->len; j++) {
-        MktmeRange *r = g_ptr_array_index(s->ranges, j);
+    QLIST_FOREACH(r, &s->ranges, next) {
         size_t i, n = r->size / MKTME_PAGE_SIZE;
 
         for (i = 0; i < n; i++) {
@@ -1464,7 +1470,7 @@ static void x86_mktme_init(Object *obj)
     s->aes_xts_128 = true;
     s->aes_xts_256 = true;
     s->activated = true;
-    s->ranges = g_ptr_array_new_with_free_func(mktme_range_free);
+    QLIST_INIT(&s->ranges);
     s->stale = g_ptr_array_new_with_free_func(g_free);
     qemu_mutex_init(&s->lock);
     memory_region_init(&s->dma_root, obj, "mktme-views", UINT64_MAX);
@@ -1474,6 +1480,7 @@ static void x86_mktme_init(Object *obj)
 static void x86_mktme_finalize(Object *obj)
 {
     X86MktmeState *s = X86_MKTME(obj);
+    MktmeRange *r, *next;
 
     for (unsigned i = 0; i < s->nr_packages; i++) {
         mktme_free_cipher(&s->packages[i].tme);
@@ -1483,7 +1490,9 @@ static void x86_mktme_finalize(Object *obj)
         g_free(s->packages[i].slots);
     }
     g_free(s->packages);
-    g_ptr_array_free(s->ranges, true);
+    QLIST_FOREACH_SAFE(r, &s->ranges, next, next) {
+        mktme_range_free(r);
+    }
     g_ptr_array_free(s->stale, true);
     qemu_mutex_destroy(&s->lock);
 }

@@ -9,8 +9,12 @@
 
 #include "qemu/osdep.h"
 #include "libqtest.h"
+#include "libqos/malloc-pc.h"
 #include "libqos/pci-pc.h"
+#include "libqos/virtio-pci.h"
+#include "hw/net/e1000_regs.h"
 #include "hw/pci/pci.h"
+#include "standard-headers/linux/virtio_blk.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 #include "mktme-guest/mktme-guest.h"
@@ -56,6 +60,7 @@ typedef struct Regs {
 
 static char *rom_path;
 static char *tmp_path;
+static char *disk_path;
 
 /* Pieces of code */
 static const uint8_t op_cpuid[] = { 0x0f, 0xa2, 0xc3 };
@@ -795,7 +800,24 @@ static void test_migration(void)
         qts, "{ 'execute': 'migrate', 'arguments':"
         "  { 'uri': 'exec:cat >/dev/null' } }");
 
+    g_autofree char *out = NULL;
+
     g_assert(strstr(qdict_get_str(err, "desc"), "x86-mktme"));
+    qobject_unref(err);
+    out = qtest_hmp(qts, "savevm now");
+    g_assert(strstr(out, "not supported with x86-mktme"));
+    stop(qts);
+}
+
+static void test_guest_dump(void)
+{
+    QTestState *qts = start("", "");
+    g_autofree char *uri = g_strdup_printf("file:%s", tmp_path);
+    QDict *err = qtest_qmp_assert_failure_ref(
+        qts, "{ 'execute': 'dump-guest-memory', 'arguments':"
+        "  { 'paging': false, 'protocol': %s } }", uri);
+
+    g_assert(strstr(qdict_get_str(err, "desc"), "memory is encrypted"));
     qobject_unref(err);
     stop(qts);
 }
@@ -958,6 +980,28 @@ static void test_cache_reuse(const void *mode)
     cache_stop(&t, "key-reuse", 1, 5, 5);
 }
 
+/* The trace says who did it */
+static void test_cache_trace(void)
+{
+    g_autofree char *args = g_strdup_printf("-trace mktme_violation -D %s",
+                                            tmp_path);
+    g_autofree char *log = NULL, *line = NULL;
+    QTestState *qts = start("cache=report", args);
+    uint64_t va5, va6;
+
+    set_key(qts, 0, 5);
+    va5 = map(qts, 0, 5, PAGE | KEYID(5));
+    va6 = map(qts, 0, 6, PAGE | KEYID(6));
+    store(qts, 0, va5 + 0x80, 1);
+    load(qts, 0, va6);
+    stop(qts);
+    line = g_strdup_printf("mktme_violation cpu-access: page 0x%x lines 0x4 "
+                           "dirty under KeyID 5, KeyID 6 now, rip 0x%x\n",
+                           PAGE, CODE);
+    g_assert(g_file_get_contents(tmp_path, &log, NULL, NULL));
+    g_assert(strstr(log, line));
+}
+
 /* What the hardware does to those who break the rules */
 static void test_cache_strict(void)
 {
@@ -982,6 +1026,20 @@ static void test_cache_strict(void)
         g_usleep(1000);
     }
     g_assert_cmphex(load(t.qts, 0, t.va6), !=, 0x2222);
+    stop(t.qts);
+
+    /* A line under the old key is written with the new one */
+    cache_start(&t, "strict");
+    store(t.qts, 0, t.va5, 0x1111);
+    g_assert_cmpint(pconfig(t.qts, 0, 5, SET_KEY_DIRECT | AES_256, data_key,
+                            tweak_key), ==, 0);
+    g_assert_cmpint(counter(t.qts, "reuse-violations"), ==, 1);
+    while (counter(t.qts, "late-writes") == 0) {
+        g_usleep(1000);
+    }
+    g_assert_cmphex(load(t.qts, 0, t.va5), ==, 0x1111);
+    set_key(t.qts, 0, 5);
+    g_assert_cmphex(load(t.qts, 0, t.va5), !=, 0x1111);
     stop(t.qts);
 
     /* Not with cache=report */
@@ -1076,71 +1134,386 @@ static void test_dma(void)
 }
 
 /*
- * With an IOMMU the KeyID comes from the IOMMU's page tables, or without
- * translation from the device.
+ * Devices of all kinds: what they take from memory at one address they put
+ * back at another
  */
-static void test_dma_iommu(void)
+
+#define DEV_LEN     512             /* a sector, and a frame */
+#define DEV_QUEUES  0x300000        /* a page each */
+#define DEV_SOURCE  0x320000
+#define DEV_OUT     (PAGE + 0x2000)
+
+typedef struct Device {
+    QTestState *qts;
+    QPCIBus *bus;
+    QPCIDevice *pci;
+    QPCIBar bar;
+    unsigned count;                 /* of requests */
+    int sock;
+    QVirtioPCIDevice *virtio;
+    QVirtQueue *vq;
+    QGuestAllocator alloc;
+} Device;
+
+typedef struct DeviceType {
+    const char *name;
+    const char *model;
+    const char *args;
+    void (*init)(Device *d);
+    void (*copy)(Device *d, uint64_t addr, bool to_memory);
+    bool bypass;                    /* IOMMUs are not for it */
+} DeviceType;
+
+static void edu_copy(Device *d, uint64_t addr, bool to_memory)
+{
+    edu_dma(d->qts, d->pci, d->bar, to_memory ? EDU_BUFFER : addr,
+            to_memory ? addr : EDU_BUFFER, DEV_LEN, to_memory);
+}
+
+static void virtio_init(Device *d)
+{
+    uint64_t features;
+
+    d->virtio = virtio_pci_new(d->bus, &(QPCIAddress) {
+                                   .devfn = QPCI_DEVFN(4, 0) });
+    g_assert(d->virtio);
+    qvirtio_pci_start_hw(&d->virtio->obj);
+    features = qvirtio_get_features(&d->virtio->vdev);
+    features &= ~(QVIRTIO_F_BAD_FEATURE | 1ull << VIRTIO_RING_F_INDIRECT_DESC |
+                  1ull << VIRTIO_RING_F_EVENT_IDX);
+    qvirtio_set_features(&d->virtio->vdev, features);
+    pc_alloc_init(&d->alloc, d->qts, ALLOC_NO_FLAGS);
+    d->vq = qvirtqueue_setup(&d->virtio->vdev, &d->alloc, 0);
+    qvirtio_set_driver_ok(&d->virtio->vdev);
+}
+
+static void virtio_init_bypass(Device *d)
+{
+    virtio_init(d);
+    g_assert(!(d->virtio->vdev.features & 1ull << VIRTIO_F_ACCESS_PLATFORM));
+}
+
+static void virtio_init_platform(Device *d)
+{
+    virtio_init(d);
+    g_assert(d->virtio->vdev.features & 1ull << VIRTIO_F_ACCESS_PLATFORM);
+}
+
+static void virtio_copy(Device *d, uint64_t addr, bool to_memory)
+{
+    const uint64_t request = DEV_QUEUES, status = DEV_QUEUES + 16;
+    uint32_t head;
+
+    qtest_writel(d->qts, request, to_memory ? VIRTIO_BLK_T_IN :
+                                              VIRTIO_BLK_T_OUT);
+    qtest_writel(d->qts, request + 4, 0);
+    qtest_writeq(d->qts, request + 8, 0);
+    qtest_writeb(d->qts, status, 0xff);
+    head = qvirtqueue_add(d->qts, d->vq, request, 16, false, true);
+    qvirtqueue_add(d->qts, d->vq, addr, DEV_LEN, to_memory, true);
+    qvirtqueue_add(d->qts, d->vq, status, 1, true, false);
+    qvirtqueue_kick(d->qts, &d->virtio->vdev, d->vq, head);
+    qvirtio_wait_used_elem(d->qts, &d->virtio->vdev, d->vq, head, NULL,
+                           30 * G_TIME_SPAN_SECOND);
+    g_assert_cmpint(qtest_readb(d->qts, status), ==, 0);
+}
+
+/* Queue @n of an NVMe controller: the submission queue, then the other one */
+#define NVME_SQ(n)  (DEV_QUEUES + (n) * 0x2000)
+#define NVME_CQ(n)  (NVME_SQ(n) + 0x1000)
+#define NVME_ENTRIES 32
+
+static void nvme_command(Device *d, unsigned queue, unsigned index,
+                         uint8_t opcode, uint32_t ns, uint64_t prp,
+                         uint32_t dword10, uint32_t dword11)
+{
+    uint64_t sqe = NVME_SQ(queue) + index * 64;
+    uint64_t cqe = NVME_CQ(queue) + index * 16;
+    int64_t end = g_get_monotonic_time() + 60 * G_TIME_SPAN_SECOND;
+    uint16_t status;
+
+    g_assert_cmpint(index + 1, <, NVME_ENTRIES);
+    qtest_memset(d->qts, sqe, 0, 64);
+    qtest_writel(d->qts, sqe, opcode | (index << 16));
+    qtest_writel(d->qts, sqe + 4, ns);
+    qtest_writeq(d->qts, sqe + 24, prp);
+    qtest_writel(d->qts, sqe + 40, dword10);
+    qtest_writel(d->qts, sqe + 44, dword11);
+    qpci_io_writel(d->pci, d->bar, 0x1000 + queue * 8, index + 1);
+    do {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        status = qtest_readw(d->qts, cqe + 14);
+    } while (!(status & 1));
+    g_assert_cmphex(status, ==, 1);
+}
+
+static void nvme_init(Device *d)
+{
+    qtest_memset(d->qts, DEV_QUEUES, 0, 4 * 0x1000);
+    qpci_io_writel(d->pci, d->bar, 0x24,
+                   (NVME_ENTRIES - 1) << 16 | (NVME_ENTRIES - 1));
+    qpci_io_writeq(d->pci, d->bar, 0x28, NVME_SQ(0));
+    qpci_io_writeq(d->pci, d->bar, 0x30, NVME_CQ(0));
+    qpci_io_writel(d->pci, d->bar, 0x14, 4 << 20 | 6 << 16 | 1);
+    while (!(qpci_io_readl(d->pci, d->bar, 0x1c) & 1)) {
+        g_usleep(100);
+    }
+    nvme_command(d, 0, 0, 5, 0, NVME_CQ(1), (NVME_ENTRIES - 1) << 16 | 1, 1);
+    nvme_command(d, 0, 1, 1, 0, NVME_SQ(1), (NVME_ENTRIES - 1) << 16 | 1,
+                 1 << 16 | 1);
+}
+
+static void nvme_copy(Device *d, uint64_t addr, bool to_memory)
+{
+    nvme_command(d, 1, d->count++, to_memory ? 2 : 1, 1, addr, 0, 0);
+}
+
+#define E1000E_RING 0x1000
+#define E1000E_TX   DEV_QUEUES
+#define E1000E_RX   (DEV_QUEUES + E1000E_RING)
+
+static void e1000e_write(Device *d, unsigned reg, uint32_t val)
+{
+    qpci_io_writel(d->pci, d->bar, reg, val);
+}
+
+static void e1000e_init(Device *d)
+{
+    qtest_memset(d->qts, DEV_QUEUES, 0, 2 * E1000E_RING);
+    e1000e_write(d, E1000_CTRL, E1000_CTRL_RST | E1000_CTRL_SLU);
+    e1000e_write(d, E1000_TDBAL, E1000E_TX);
+    e1000e_write(d, E1000_TDBAH, 0);
+    e1000e_write(d, E1000_TDLEN, E1000E_RING);
+    e1000e_write(d, E1000_TCTL, E1000_TCTL_EN);
+    e1000e_write(d, E1000_RDBAL, E1000E_RX);
+    e1000e_write(d, E1000_RDBAH, 0);
+    e1000e_write(d, E1000_RDLEN, E1000E_RING);
+    e1000e_write(d, E1000_RCTL, E1000_RCTL_EN | E1000_RCTL_UPE |
+                                E1000_RCTL_MPE | E1000_RCTL_BAM |
+                                E1000_RCTL_SECRC);
+}
+
+static void e1000e_copy(Device *d, uint64_t addr, bool to_memory)
+{
+    /* What was sent last */
+    static uint8_t frame[4 + DEV_LEN];
+    static unsigned sent, received;
+    int64_t end = g_get_monotonic_time() + 60 * G_TIME_SPAN_SECOND;
+    uint64_t desc;
+
+    if (!d->count++) {
+        sent = received = 0;
+    }
+    desc = to_memory ? E1000E_RX + received * 16 : E1000E_TX + sent * 16;
+    qtest_writeq(d->qts, desc, addr);
+    if (to_memory) {
+        qtest_writeq(d->qts, desc + 8, 0);
+        e1000e_write(d, E1000_RDT, ++received);
+        g_assert_cmpint(send(d->sock, frame, sizeof(frame), 0), ==,
+                        sizeof(frame));
+    } else {
+        qtest_writel(d->qts, desc + 8, DEV_LEN | E1000_TXD_CMD_EOP |
+                                       E1000_TXD_CMD_IFCS | E1000_TXD_CMD_RS);
+        qtest_writel(d->qts, desc + 12, 0);
+        e1000e_write(d, E1000_TDT, ++sent);
+        g_assert_cmpint(recv(d->sock, frame, sizeof(frame), MSG_WAITALL), ==,
+                        sizeof(frame));
+        g_assert_cmpint(ldl_be_p(frame), ==, DEV_LEN);
+    }
+    while (!(qtest_readb(d->qts, desc + 12) & 1)) {     /* done */
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(100);
+    }
+}
+
+static const DeviceType device_types[] = {
+    { "edu", "edu", "-device edu,addr=04.0,dma_mask=0x3fffffffffff",
+      NULL, edu_copy },
+    { "virtio", "virtio-blk-pci",
+      "-device virtio-blk-pci,addr=04.0,drive=disk,disable-legacy=on",
+      virtio_init_bypass, virtio_copy, true },
+    { "virtio-platform", "virtio-blk-pci",
+      "-device virtio-blk-pci,addr=04.0,drive=disk,disable-legacy=on,"
+      "iommu_platform=on", virtio_init_platform, virtio_copy },
+    { "nvme", "nvme", "-device nvme,addr=04.0,drive=disk,serial=mktme",
+      nvme_init, nvme_copy },
+    { "e1000e", "e1000e", "-device e1000e,addr=04.0,netdev=net",
+      e1000e_init, e1000e_copy },
+};
+
+/*
+ * Translate what the device in slot 4 uses: the first gigabyte as it is, then
+ * page by page what @pages says
+ */
+#define IOVA(n) (0x40000000ull + (n) * 0x1000)
+
+static void vtd_start(QTestState *qts, const uint64_t *pages, unsigned n)
 {
     const uint64_t vtd = 0xfed90000, tables = 0x200000;
-    const uint64_t iova = 0x12345000;
-    QTestState *qts = start("", "-device intel-iommu,aw-bits=48 "
-                            "-device edu,addr=04.0,dma_mask=0x3fffffffffff");
-    QPCIBus *bus = qpci_new_pc(qts, NULL);
-    QPCIDevice *dev = qpci_device_find(bus, QPCI_DEVFN(4, 0));
-    uint64_t va5;
-    uint8_t buf[64];
-    QPCIBar bar;
 
-    g_assert(dev);
-    qpci_device_enable(dev);
-    bar = qpci_iomap(dev, 0, NULL);
-
-    set_key(qts, 0, 5);
-    va5 = map(qts, 0, 5, PAGE | KEYID(5)) + 0x40;
-    store_plain(qts, va5);
-
-    edu_dma(qts, dev, bar, LINE | KEYID(5), EDU_BUFFER, 64, false);
-    edu_dma(qts, dev, bar, EDU_BUFFER, PAGE + 0x2000, 64, true);
-    load_line(qts, PAGE + 0x2000, buf);
-    g_assert_cmpmem(buf, 64, plain, 64);
-    edu_dma(qts, dev, bar, LINE, EDU_BUFFER, 64, false);
-    edu_dma(qts, dev, bar, EDU_BUFFER, PAGE + 0x2000, 64, true);
-    load_line(qts, PAGE + 0x2000, buf);
-    g_assert(memcmp(buf, plain, 64));
-
-    /* Root and context table, then four levels of page tables */
+    /* Root table, context table, four levels of page tables */
+    qtest_memset(qts, tables, 0, 6 * 0x1000);
     qtest_writeq(qts, tables, (tables + 0x1000) | 1);
     qtest_writeq(qts, tables + 0x1000 + QPCI_DEVFN(4, 0) * 16,
                  (tables + 0x2000) | 1);
     qtest_writeq(qts, tables + 0x1000 + QPCI_DEVFN(4, 0) * 16 + 8, 2 | 1 << 8);
-    for (int level = 0; level < 4; level++) {
-        unsigned index = (iova >> (39 - 9 * level)) & 511;
-
-        qtest_writeq(qts, tables + 0x2000 + level * 0x1000 + index * 8,
-                     (level < 3 ? tables + 0x3000 + level * 0x1000 :
-                      PAGE | KEYID(5)) | 3);
+    qtest_writeq(qts, tables + 0x2000, (tables + 0x3000) | 3);
+    qtest_writeq(qts, tables + 0x3000, 0 | 0x83);
+    qtest_writeq(qts, tables + 0x3008, (tables + 0x4000) | 3);
+    qtest_writeq(qts, tables + 0x4000, (tables + 0x5000) | 3);
+    for (unsigned i = 0; i < n; i++) {
+        qtest_writeq(qts, tables + 0x5000 + i * 8, pages[i] | 3);
     }
-    qtest_writeq(qts, tables + 0x5000 + (((iova >> 12) & 511) + 1) * 8,
-                 (PAGE + 0x2000) | 3);
-    qtest_writeq(qts, tables + 0x5000 + (((iova >> 12) & 511) + 2) * 8,
-                 PAGE | 3);
     qtest_writeq(qts, vtd + 0x20, tables);
     qtest_writel(qts, vtd + 0x18, 1u << 30);    /* root table */
     qtest_writel(qts, vtd + 0x18, 1u << 31);    /* translate */
     g_assert(qtest_readl(qts, vtd + 0x1c) & (1u << 31));
+}
 
-    edu_dma(qts, dev, bar, iova + 0x40, EDU_BUFFER, 64, false);
-    edu_dma(qts, dev, bar, EDU_BUFFER, iova + 0x1000, 64, true);
-    load_line(qts, PAGE + 0x2000, buf);
-    g_assert_cmpmem(buf, 64, plain, 64);
-    edu_dma(qts, dev, bar, iova + 0x2040, EDU_BUFFER, 64, false);
-    edu_dma(qts, dev, bar, EDU_BUFFER, iova + 0x1000, 64, true);
-    load_line(qts, PAGE + 0x2000, buf);
-    g_assert(memcmp(buf, plain, 64));
+/* A CPU copies from DEV_SOURCE */
+static void device_fill(QTestState *qts, uint64_t to, const uint8_t *data)
+{
+    Regs r = { .rsi = DEV_SOURCE, .rdi = to, .rcx = DEV_LEN };
 
-    g_free(dev);
-    qpci_free_pc(bus);
-    stop(qts);
+    qtest_memwrite(qts, DEV_SOURCE, data, DEV_LEN);
+    RUN(qts, 0, op_rep_movsb, &r);
+    g_assert_cmphex(r.vector, ==, NO_EXCEPTION);
+}
+
+typedef enum DeviceIommu {
+    IOMMU_ABSENT, IOMMU_UNUSED, IOMMU_TRANSLATES, IOMMU_CASES,
+} DeviceIommu;
+
+static const char *const device_iommus[] = { "none", "unused", "translates" };
+
+static void test_device(const void *opaque)
+{
+    uintptr_t number = (uintptr_t)opaque;
+    const DeviceType *type = &device_types[number / IOMMU_CASES];
+    DeviceIommu iommu = number % IOMMU_CASES;
+    const struct timeval timeout = { .tv_sec = 60 };
+    g_autofree char *args = NULL;
+    const uint64_t pages[] = { PAGE, PAGE | KEYID(5), DEV_OUT };
+    uint64_t addr0 = pages[0], addr5 = pages[1], out = pages[2], va0, va5;
+    uint8_t data[2][DEV_LEN], buf[DEV_LEN], dram[DEV_LEN];
+    Device d = { 0 };
+    QDict *event, *info;
+    int socks[2];
+
+    g_assert(!socketpair(PF_UNIX, SOCK_STREAM, 0, socks));
+    g_assert(!setsockopt(socks[0], SOL_SOCKET, SO_RCVTIMEO, &timeout,
+                         sizeof(timeout)));
+    d.sock = socks[0];
+    args = g_strdup_printf("-drive if=none,id=disk,format=raw,file=%s "
+                           "-netdev socket,id=net,fd=%d %s %s",
+                           disk_path, socks[1],
+                           iommu == IOMMU_ABSENT ? "" :
+                           "-device intel-iommu,aw-bits=48", type->args);
+    d.qts = start("cache=report,tme-bypass=on", args);
+    d.bus = qpci_new_pc(d.qts, NULL);
+
+    /* Where the line at LINE will be, its ciphertext is known */
+    for (int i = 0; i < DEV_LEN; i++) {
+        data[0][i] = i * 7 + 3 - 7 * 0x40;
+        data[1][i] = i * 5 + 1;
+    }
+    set_key(d.qts, 0, 5);
+    va0 = map(d.qts, 0, 0, PAGE);
+    va5 = map(d.qts, 0, 5, PAGE | KEYID(5));
+
+    if (iommu == IOMMU_TRANSLATES) {
+        vtd_start(d.qts, pages, ARRAY_SIZE(pages));
+        if (!type->bypass) {
+            addr0 = IOVA(0);
+            addr5 = IOVA(1);
+            out = IOVA(2);
+        }
+    }
+    if (type->copy != virtio_copy) {
+        d.pci = qpci_device_find(d.bus, QPCI_DEVFN(4, 0));
+        g_assert(d.pci);
+        qpci_device_enable(d.pci);
+        d.bar = qpci_iomap(d.pci, 0, NULL);
+    }
+    if (type->init) {
+        type->init(&d);
+    }
+
+    /* From memory, with the KeyID: plaintext */
+    device_fill(d.qts, va5, data[0]);
+    type->copy(&d, addr5, false);
+    type->copy(&d, out, true);
+    qtest_memread(d.qts, DEV_OUT, buf, DEV_LEN);
+    g_assert_cmpmem(buf, DEV_LEN, data[0], DEV_LEN);
+
+    /* Without: ciphertext */
+    FLUSH(d.qts, 0, op_wbinvd, 0);
+    type->copy(&d, addr0, false);
+    type->copy(&d, out, true);
+    qtest_memread(d.qts, DEV_OUT, buf, DEV_LEN);
+    g_assert_cmpmem(buf + 0x40, 64, cipher_128, 64);
+    dump(d.qts, PAGE, dram, DEV_LEN);
+    g_assert_cmpmem(buf, DEV_LEN, dram, DEV_LEN);
+
+    /* To memory, with the KeyID */
+    device_fill(d.qts, map(d.qts, 0, 2, DEV_OUT), data[1]);
+    type->copy(&d, out, false);
+    type->copy(&d, addr5, true);
+    qtest_memread(d.qts, PAGE | KEYID(5), buf, DEV_LEN);
+    g_assert_cmpmem(buf, DEV_LEN, data[1], DEV_LEN);
+    g_assert_cmphex(load(d.qts, 0, va5 + 0x80), ==, ldq_le_p(data[1] + 0x80));
+    dump(d.qts, PAGE, dram, DEV_LEN);
+    g_assert(memcmp(dram, data[1], 16));
+    FLUSH(d.qts, 0, op_wbinvd, 0);
+    g_assert_cmphex(load(d.qts, 0, va0 + 0x80), ==, ldq_le_p(dram + 0x80));
+
+    /* To memory without, while a CPU has it in view with */
+    load(d.qts, 0, va5);
+    type->copy(&d, addr0, true);
+    dump(d.qts, PAGE, dram, DEV_LEN);
+    g_assert_cmpmem(dram, DEV_LEN, data[1], DEV_LEN);
+    g_assert_cmphex(load(d.qts, 0, va5 + 0x80), !=, ldq_le_p(data[1] + 0x80));
+    FLUSH(d.qts, 0, op_wbinvd, 0);
+    g_assert_cmphex(load(d.qts, 0, va0 + 0x80), ==, ldq_le_p(data[1] + 0x80));
+
+    /* Nothing of this was wrong */
+    info = query(d.qts);
+    g_assert_cmpint(qdict_get_int(info, "violations"), ==, 0);
+    g_assert_cmpint(qdict_get_int(info, "reuse-violations"), ==, 0);
+    qobject_unref(info);
+
+    /* But a line that was not flushed is */
+    store(d.qts, 0, va5 + 0x80, 1);
+    type->copy(&d, addr0, false);
+    g_assert_cmpint(counter(d.qts, "violations"), ==, 1);
+    event = qtest_qmp_eventwait_ref(d.qts, "MKTME_VIOLATION");
+    info = qdict_get_qdict(event, "data");
+    g_assert_cmpstr(qdict_get_str(info, "violation"), ==, "device-access");
+    g_assert_cmphex(qdict_get_int(info, "addr"), ==, PAGE);
+    g_assert_cmphex(qdict_get_int(info, "lines"), ==, 1 << 2);
+    g_assert_cmpint(qdict_get_int(info, "dirty-keyid"), ==, 5);
+    g_assert_cmpint(qdict_get_int(info, "keyid"), ==, 0);
+    g_assert(!qdict_haskey(info, "rip"));
+    qobject_unref(event);
+
+    /* And what a device has written may be dirty, too */
+    FLUSH(d.qts, 0, op_wbinvd, 0);
+    type->copy(&d, addr5, true);
+    load(d.qts, 0, va0);
+    g_assert_cmpint(counter(d.qts, "violations"), ==, 2);
+
+    if (d.virtio) {
+        qvirtqueue_cleanup(d.virtio->vdev.bus, d.vq, &d.alloc);
+        qvirtio_pci_device_disable(d.virtio);
+        g_free(d.virtio->pdev);
+        qos_object_destroy((QOSGraphObject *)d.virtio);
+        alloc_destroy(&d.alloc);
+    }
+    g_free(d.pci);
+    qpci_free_pc(d.bus);
+    stop(d.qts);
+    close(socks[0]);
+    close(socks[1]);
 }
 
 /* The monitor sees memory as a device does, and through page tables */
@@ -1166,6 +1539,51 @@ static void test_monitor(void)
     g_free(out);
     out = qtest_hmp(qts, "info mktme");
     g_assert(strstr(out, "KeyID 5: aes-xts-128, 1 pages"));
+    stop(qts);
+}
+
+/* The attacks by a human */
+static void test_monitor_attack(void)
+{
+    QTestState *qts = start("", "");
+    g_autofree char *out = NULL, *data = NULL;
+    uint8_t buf[4096];
+    uint64_t va5;
+    gsize len;
+
+    set_key(qts, 0, 5);
+    va5 = map(qts, 0, 5, PAGE | KEYID(5));
+    store(qts, 0, va5, 1);
+    dump(qts, PAGE, buf, sizeof(buf));
+    out = qtest_hmp(qts, "mktme_dump 0x%x 4096 %s", PAGE, tmp_path);
+    g_assert_cmpstr(out, ==, "");
+    g_free(out);
+    g_assert(g_file_get_contents(tmp_path, &data, &len, NULL));
+    g_assert_cmpmem(data, len, buf, sizeof(buf));
+
+    store(qts, 0, va5, 2);
+    out = qtest_hmp(qts, "mktme_restore 0x%x %s", PAGE, tmp_path);
+    g_assert_cmpstr(out, ==, "");
+    g_free(out);
+    g_assert_cmphex(load(qts, 0, va5), ==, 1);
+
+    for (int i = 0; i < 2; i++) {
+        out = qtest_hmp(qts, "mktme_flip_bit 0x%x 7", PAGE + 7);
+        g_assert_cmpstr(out, ==, "");
+        g_free(out);
+        dump(qts, PAGE + 7, buf + 8, 1);
+        g_assert_cmphex(buf[8], ==, buf[7] ^ (i ? 0 : 0x80));
+    }
+    g_assert_cmphex(load(qts, 0, va5), ==, 1);
+
+    out = qtest_hmp(qts, "mktme_dump 0x%x 4096 %s", 256 << 20, tmp_path);
+    g_assert(strstr(out, "No DRAM at address 0x10000000"));
+    g_free(out);
+    out = qtest_hmp(qts, "mktme_restore 0x%x /nonexistent", PAGE);
+    g_assert(strstr(out, "/nonexistent"));
+    g_free(out);
+    out = qtest_hmp(qts, "mktme_flip_bit 0x%x 8", PAGE);
+    g_assert(strstr(out, "'bit' must be in the range 0 to 7"));
     stop(qts);
 }
 
@@ -1249,6 +1667,76 @@ static void test_packages(void)
     stop(qts);
 }
 
+/* As many packages as there may be, programmed one by one */
+static void test_sockets(const void *opaque)
+{
+    unsigned n = (uintptr_t)opaque, size = 256 / n;
+    g_autoptr(GString) args = g_string_new(NULL);
+    uint64_t va[4], phys[4];
+    QTestState *qts;
+    QDict *info;
+    QList *packages;
+    const QListEntry *entry;
+
+    g_string_printf(args, "-smp %u,sockets=%u", n, n);
+    for (int i = 0; i < n; i++) {
+        g_string_append_printf(args, " -object memory-backend-ram,id=m%d,"
+                               "size=%uM -numa node,nodeid=%d,memdev=m%d "
+                               "-numa cpu,node-id=%d,socket-id=%d",
+                               i, size, i, i, i, i);
+        phys[i] = ((uint64_t)i * size << 20) + PAGE;
+    }
+    qts = start("", args->str);
+    for (int i = 1; i < n; i++) {
+        start_ap(qts, i);
+    }
+    info = query(qts);
+    packages = qdict_get_qlist(info, "packages");
+    g_assert_cmpint(qlist_size(packages), ==, n);
+    QLIST_FOREACH_ENTRY(packages, entry) {
+        QDict *package = qobject_to(QDict, qlist_entry_obj(entry));
+
+        g_assert_cmpint(qdict_get_int(package, "memory"), ==, size << 20);
+        g_assert(qlist_empty(qdict_get_qlist(package, "keys")));
+    }
+    qobject_unref(info);
+
+    for (int i = 0; i < n; i++) {
+        va[i] = map(qts, 0, i, phys[i] | KEYID(5));
+    }
+    for (int programmed = 0; programmed <= n; programmed++) {
+        if (programmed) {
+            set_key(qts, programmed - 1, 5);
+        }
+        for (int i = 0; i < n; i++) {
+            /* Each CPU in turn: where it is does not matter */
+            unsigned cpu = (i + programmed) % n;
+            uint64_t val = i << 8 | programmed;
+
+            store(qts, cpu, va[i], val);
+            g_assert_cmphex(load(qts, n - 1 - cpu, va[i]), ==, val);
+            if (i < programmed) {
+                g_assert_cmphex(load(qts, cpu, phys[i]), !=, val);
+            } else {
+                g_assert_cmphex(load(qts, cpu, phys[i]), ==, val);
+            }
+        }
+    }
+    /* Taken from one package only */
+    g_assert_cmpint(pconfig(qts, n - 1, 5, CLEAR_KEY | AES_128, data_key,
+                            tweak_key), ==, 0);
+    for (int i = 0; i < n; i++) {
+        uint64_t val = i << 8 | n;
+
+        if (i < n - 1) {
+            g_assert_cmphex(load(qts, 0, va[i]), ==, val);
+        } else {
+            g_assert_cmphex(load(qts, 0, va[i]), !=, val);
+        }
+    }
+    stop(qts);
+}
+
 /* A package that comes later has an empty table */
 static void test_hotplug(void)
 {
@@ -1274,6 +1762,91 @@ static void test_hotplug(void)
     g_assert_cmphex(load(qts, 1, far_va), ==, 0x1234);
     set_key(qts, 1, 5);
     g_assert_cmphex(load(qts, 1, far_va), !=, 0x1234);
+    stop(qts);
+}
+
+/*
+ * Memory that comes and goes while a CPU switches views all the time: it is
+ * encrypted by its node's package
+ */
+static void test_memory_hotplug(void)
+{
+    /* incq (%rdi); incq (%rsi); jmp back until told to stop */
+    static const uint8_t op_switch[] = {
+        0x48, 0xff, 0x07, 0x48, 0xff, 0x06,
+        0x48, 0x83, 0x3a, 0x00,             /* cmpq $0, (%rdx) */
+        0x74, 0xf4,                         /* je */
+        0xc3,
+    };
+    const uint64_t flag = 0x38800;
+    QTestState *qts = start("cache=report", "-m 256,slots=2,maxmem=2G "
+                            "-smp 2,sockets=2 "
+                            "-object memory-backend-ram,id=m0,size=128M "
+                            "-object memory-backend-ram,id=m1,size=128M "
+                            "-numa node,nodeid=0,memdev=m0 "
+                            "-numa node,nodeid=1,memdev=m1 "
+                            "-numa cpu,node-id=0,socket-id=0 "
+                            "-numa cpu,node-id=1,socket-id=1");
+    Regs r;
+
+    start_ap(qts, 1);
+    set_key(qts, 1, 5);
+    r = (Regs) { .rdi = map(qts, 0, 5, PAGE | KEYID(5)),
+                 .rsi = map(qts, 0, 6, PAGE), .rdx = flag,
+                 .code = CODE + 0x1000 };
+    qtest_writeq(qts, flag, 0);
+    qtest_memwrite(qts, r.code, op_switch, sizeof(op_switch));
+    qtest_memwrite(qts, MBOX + 256 + 8, &r, offsetof(Regs, vector));
+    qtest_writeq(qts, MBOX + 256, 1);
+
+    for (int i = 0; i < 5; i++) {
+        QDict *resp, *dimm;
+        QList *list;
+        uint64_t addr, va0, va5, val;
+
+        qtest_qmp_assert_success(qts, "{ 'execute': 'object-add', 'arguments':"
+                                 "  { 'qom-type': 'memory-backend-ram',"
+                                 "    'id': 'm2', 'size': %d } }", 128 << 20);
+        qtest_qmp_device_add(qts, "pc-dimm", "dimm",
+                             "{ 'memdev': 'm2', 'node': %d }", i % 2);
+        resp = qtest_qmp(qts, "{ 'execute': 'query-memory-devices' }");
+        list = qdict_get_qlist(resp, "return");
+        dimm = qdict_get_qdict(qobject_to(QDict, qlist_peek(list)), "data");
+        addr = qdict_get_int(dimm, "addr");
+        g_assert_cmphex(addr, >=, 1ULL << 32);
+        qobject_unref(resp);
+
+        va0 = map(qts, 0, 7, addr);
+        va5 = map(qts, 0, 8, addr | KEYID(5));
+        /* The key is known to package 1 only */
+        g_assert_cmphex(load(qts, 0, va0), ==, 0);
+        store(qts, 0, va5, 0x1234);
+        FLUSH(qts, 0, op_clflush, va5);
+        g_assert_cmphex(load(qts, 0, va5), ==, 0x1234);
+        if (i % 2) {
+            g_assert_cmphex(load(qts, 0, va0), !=, 0x1234);
+        } else {
+            g_assert_cmphex(load(qts, 0, va0), ==, 0x1234);
+        }
+        dump(qts, addr + (128 << 20) - 8, &val, 8);
+        g_assert_cmphex(val, !=, 0);
+        load(qts, 0, va5);
+
+        /* What the guest's ACPI does */
+        qtest_qmp_device_del_send(qts, "dimm");
+        qtest_outl(qts, 0xa00, 0);
+        qtest_outb(qts, 0xa14, 1 << 3);
+        qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+        qtest_qmp_assert_success(qts, "{ 'execute': 'object-del',"
+                                 "  'arguments': { 'id': 'm2' } }");
+        qobject_unref(qtest_qmp_assert_failure_ref(
+            qts, "{ 'execute': 'mktme-dump', 'arguments':"
+            "  { 'addr': %" PRIu64 ", 'size': 4096, 'filename': %s } }",
+            addr, tmp_path));
+        g_assert_cmphex(load(qts, 0, va5), ==, UINT64_MAX);
+    }
+    qtest_writeq(qts, flag, 1);
+    wait_cpu(qts, 1, 0, 0);
     stop(qts);
 }
 
@@ -1396,32 +1969,68 @@ static void test_smp(const void *thread)
         0xc3,
     };
     QTestState *qts = qtest_initf("-nodefaults -accel tcg,thread=%s "
-                                  "-machine q35,mktme=mktme0 -smp 2 "
+                                  "-machine q35,mktme=mktme0 -smp 4 "
                                   "-cpu max,phys-bits=%d -m 256 -bios %s "
                                   "-object x86-mktme,id=mktme0",
                                   (const char *)thread, PHYS_BITS, rom_path);
-    uint64_t va5, va6, code1 = CODE + 0x1000;
-    const unsigned n = 20000;
-    Regs r = { 0 };
+    const unsigned n = 10000;
+    uint64_t va[4];
+    Regs r;
+
+    set_key(qts, 0, 5);
+    g_assert_cmpint(pconfig(qts, 0, 6, SET_KEY_RANDOM | AES_256,
+                            data_key, tweak_key), ==, 0);
+    g_assert_cmpint(pconfig(qts, 0, 7, NO_ENCRYPT | AES_128,
+                            data_key, tweak_key), ==, 0);
+    for (int i = 0; i < 4; i++) {
+        if (i) {
+            start_ap(qts, i);
+        }
+        /* One page, of which each CPU uses a line, with a key of its own */
+        va[i] = map(qts, 0, i, PAGE | KEYID(5 + i)) + i * 64;
+        store(qts, 0, va[i], 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        r = (Regs) { .rdi = va[i], .rcx = n, .code = CODE + i * 0x1000 };
+        qtest_memwrite(qts, r.code, op_count, sizeof(op_count));
+        qtest_memwrite(qts, MBOX + i * 256 + 8, &r, offsetof(Regs, vector));
+        qtest_writeq(qts, MBOX + i * 256, 1);
+    }
+    for (int i = 0; i < 4; i++) {
+        wait_cpu(qts, i, 0, 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        g_assert_cmpint(load(qts, 3 - i, va[i]), ==, n);
+    }
+    stop(qts);
+}
+
+/* An instruction for which all other CPUs are stopped needs another view */
+static void test_smp_split_lock(void)
+{
+    /* lock incq (%rdi) */
+    static const uint8_t op_inc[] = { 0xf0, 0x48, 0xff, 0x07, 0xc3 };
+    QTestState *qts = start("", "-smp 2");
+    uint64_t va0, va5;
+    Regs r;
 
     start_ap(qts, 1);
     set_key(qts, 0, 5);
-    /* Two lines of one page, so that both CPUs need it all the time */
     va5 = map(qts, 0, 5, PAGE | KEYID(5));
-    va6 = map(qts, 0, 6, PAGE | KEYID(6)) + 0x40;
-    store(qts, 0, va5, 0);
-    store(qts, 0, va6, 0);
+    map(qts, 0, 6, (PAGE + 0x1000) | KEYID(5));
+    va0 = map(qts, 0, 7, PAGE);
+    map(qts, 0, 8, PAGE + 0x1000);
 
-    r = (Regs) { .rdi = va6, .rcx = n, .code = code1 };
-    qtest_memwrite(qts, code1, op_count, sizeof(op_count));
-    qtest_memwrite(qts, MBOX + 256 + 8, &r, offsetof(Regs, vector));
-    qtest_writeq(qts, MBOX + 256, 1);
-    r = (Regs) { .rdi = va5, .rcx = n };
-    RUN(qts, 0, op_count, &r);
-    g_assert_cmphex(r.vector, ==, NO_EXCEPTION);
-    wait_cpu(qts, 1, 0, 0);
-    g_assert_cmpint(load(qts, 0, va5), ==, n);
-    g_assert_cmpint(load(qts, 1, va6), ==, n);
+    /* Within a page, then across two */
+    for (uint64_t offset = 0x3c; offset < 0x1000; offset += 0xfc0) {
+        store(qts, 0, va5 + offset, 0xffffffff);
+        load(qts, 0, va0);
+        load(qts, 0, va0 + 0x1000);
+        r = (Regs) { .rdi = va5 + offset };
+        RUN(qts, 0, op_inc, &r);
+        g_assert_cmphex(r.vector, ==, NO_EXCEPTION);
+        g_assert_cmphex(load(qts, 0, va5 + offset), ==, 0x100000000);
+    }
     stop(qts);
 }
 
@@ -1453,6 +2062,10 @@ int main(int argc, char **argv)
     g_assert(fd >= 0);
     g_assert_cmpint(qemu_write_full(fd, rom, 64 * 1024), ==, 64 * 1024);
     close(fd);
+    fd = g_file_open_tmp("mktme-disk-XXXXXX", &disk_path, NULL);
+    g_assert(fd >= 0);
+    g_assert(!ftruncate(fd, 1 << 20));
+    close(fd);
 
     qtest_add_func("/mktme/enumeration", test_enumeration);
     qtest_add_func("/mktme/off", test_off);
@@ -1466,17 +2079,37 @@ int main(int argc, char **argv)
     qtest_add_func("/mktme/inject", test_inject);
     qtest_add_func("/mktme/reset", test_reset);
     qtest_add_func("/mktme/migration", test_migration);
-    qtest_add_func("/mktme/monitor", test_monitor);
+    qtest_add_func("/mktme/guest-dump", test_guest_dump);
+    qtest_add_func("/mktme/monitor/views", test_monitor);
+    qtest_add_func("/mktme/monitor/attack", test_monitor_attack);
     qtest_add_func("/mktme/packages", test_packages);
-    qtest_add_func("/mktme/hotplug", test_hotplug);
+    for (uintptr_t n = 1; n <= 4; n *= 2) {
+        g_autofree char *path = g_strdup_printf("/mktme/sockets/%u",
+                                                (unsigned)n);
+
+        qtest_add_data_func(path, (void *)n, test_sockets);
+    }
+    qtest_add_func("/mktme/hotplug/package", test_hotplug);
+    qtest_add_func("/mktme/hotplug/memory", test_memory_hotplug);
     qtest_add_data_func("/mktme/nested/off", "off", test_nested);
     qtest_add_data_func("/mktme/nested/strict", "strict", test_nested);
     qtest_add_data_func("/mktme/smp/single", "single", test_smp);
     qtest_add_data_func("/mktme/smp/multi", "multi", test_smp);
+    qtest_add_func("/mktme/smp/split-lock", test_smp_split_lock);
     if (qtest_has_device("edu")) {
-        qtest_add_func("/mktme/dma/plain", test_dma);
-        if (qtest_has_device("intel-iommu")) {
-            qtest_add_func("/mktme/dma/iommu", test_dma_iommu);
+        qtest_add_func("/mktme/dma/lines", test_dma);
+    }
+    for (uintptr_t i = 0; i < ARRAY_SIZE(device_types) * IOMMU_CASES; i++) {
+        const DeviceType *type = &device_types[i / IOMMU_CASES];
+
+        if (qtest_has_device(type->model) &&
+            (i % IOMMU_CASES == IOMMU_ABSENT ||
+             qtest_has_device("intel-iommu"))) {
+            g_autofree char *path =
+                g_strdup_printf("/mktme/dma/%s/iommu-%s", type->name,
+                                device_iommus[i % IOMMU_CASES]);
+
+            qtest_add_data_func(path, (void *)i, test_device);
         }
     }
     for (int i = 0; i < ARRAY_SIZE(modes); i++) {
@@ -1500,13 +2133,16 @@ int main(int argc, char **argv)
             qtest_add_data_func(path, modes[i], tests[j].func);
         }
     }
+    qtest_add_func("/mktme/cache/trace", test_cache_trace);
     qtest_add_func("/mktme/cache/late-write", test_cache_strict);
 
     ret = g_test_run();
 
     unlink(rom_path);
     unlink(tmp_path);
+    unlink(disk_path);
     g_free(rom_path);
     g_free(tmp_path);
+    g_free(disk_path);
     return ret;
 }

@@ -34,31 +34,43 @@ static uint64_t mktme_guest_rip(CPUX86State *env, uintptr_t ra)
     return data[0] - env->segs[R_CS].base;
 }
 
+typedef struct MktmeStop {
+    bool already;               /* in cpu_exec_step_atomic() */
+    bool locked;                /* the big lock was held */
+} MktmeStop;
+
 /*
  * Stop all other vCPUs from within an instruction. Their TLBs may be changed
  * then, and so may memory. The big lock is held where interrupts and
  * exceptions are delivered; another vCPU can be waiting for it, and would
  * never come to a stop.
  */
-static bool mktme_stop_others(CPUState *cs)
+static MktmeStop mktme_stop_others(CPUState *cs)
 {
-    bool locked = bql_locked();
+    MktmeStop stop = {
+        .already = cpu_in_exclusive_context(cs),
+        .locked = bql_locked(),
+    };
 
-    if (locked) {
-        bql_unlock();
+    if (!stop.already) {
+        if (stop.locked) {
+            bql_unlock();
+        }
+        g_assert(cs->running);
+        cpu_exec_end(cs);
+        start_exclusive();
     }
-    g_assert(cs->running);
-    cpu_exec_end(cs);
-    start_exclusive();
-    return locked;
+    return stop;
 }
 
-static void mktme_resume_others(CPUState *cs, bool locked)
+static void mktme_resume_others(CPUState *cs, MktmeStop stop)
 {
-    end_exclusive();
-    cpu_exec_start(cs);
-    if (locked) {
-        bql_lock();
+    if (!stop.already) {
+        end_exclusive();
+        cpu_exec_start(cs);
+        if (stop.locked) {
+            bql_lock();
+        }
     }
 }
 
@@ -89,7 +101,7 @@ void x86_mktme_enter(CPUX86State *env, hwaddr addr, unsigned keyid,
 {
     CPUState *cs = env_cpu(env);
     X86MktmeState *mktme = env_archcpu(env)->mktme;
-    bool locked;
+    MktmeStop stop;
 
     if (likely(x86_mktme_in_view(mktme, addr, keyid))) {
         return;
@@ -111,9 +123,9 @@ void x86_mktme_enter(CPUX86State *env, hwaddr addr, unsigned keyid,
     }
     do {
         /* After the restart of the others this vCPU is just one of them */
-        locked = mktme_stop_others(cs);
+        stop = mktme_stop_others(cs);
         x86_mktme_set_view(mktme, addr, keyid, mktme_guest_rip(env, ra));
-        mktme_resume_others(cs, locked);
+        mktme_resume_others(cs, stop);
     } while (!x86_mktme_in_view(mktme, addr, keyid));
 }
 
@@ -128,11 +140,12 @@ bool x86_mktme_handle_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val)
 {
     CPUState *cs = env_cpu(env);
     X86CPU *cpu = env_archcpu(env);
-    bool locked, ok;
+    MktmeStop stop;
+    bool ok;
 
-    locked = mktme_stop_others(cs);
+    stop = mktme_stop_others(cs);
     ok = x86_mktme_wrmsr(cpu->mktme, cpu->socket_id, msr, val);
-    mktme_resume_others(cs, locked);
+    mktme_resume_others(cs, stop);
     return ok;
 }
 
@@ -147,7 +160,8 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
     } u;
     MktmeStatus status;
     uint64_t rip;
-    bool locked, bad;
+    MktmeStop stop;
+    bool bad;
     int i;
 
     if (!cpu->mktme) {
@@ -168,10 +182,10 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
     }
     if (!bad) {
         rip = mktme_guest_rip(env, ra);
-        locked = mktme_stop_others(cs);
+        stop = mktme_stop_others(cs);
         status = x86_mktme_key_program(cpu->mktme, cpu->socket_id, &u.prog,
                                        rip);
-        mktme_resume_others(cs, locked);
+        mktme_resume_others(cs, stop);
     }
     /* There are keys in it */
     memset(&u, 0, sizeof(u));
@@ -199,9 +213,9 @@ void helper_clflush(CPUX86State *env, target_ulong addr)
 void helper_wbinvd(CPUX86State *env)
 {
     CPUState *cs = env_cpu(env);
-    bool locked;
+    MktmeStop stop;
 
-    locked = mktme_stop_others(cs);
+    stop = mktme_stop_others(cs);
     x86_mktme_clean_all(env_archcpu(env)->mktme);
-    mktme_resume_others(cs, locked);
+    mktme_resume_others(cs, stop);
 }
