@@ -10,7 +10,7 @@ T ?= tests
 J ?= 2
 
 .PHONY: help run test shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
-	keyutils linux-source qemu-source deps refresh check series lint clean distclean
+	linux-source qemu-source deps refresh check series lint clean distclean
 
 help:
 	@echo 'make run            shows it working: builds what is missing, out/demo.png'
@@ -35,7 +35,7 @@ help:
 run: build build/tools/xts
 	@demo/run
 
-test: build off-kernel stock-qemu build/tools/xts keyutils
+test: build off-kernel stock-qemu build/tools/xts
 	@prove -j $(J) $(T)
 
 shell: build
@@ -55,10 +55,6 @@ kernel: linux-source
 
 debug-kernel off-kernel stock-kernel: %-kernel: linux-source
 	@tools/build linux $*
-
-# Debian's tests of the key service
-keyutils: deps
-	@tools/keyutils
 
 qemu: qemu-source
 	@tools/build qemu

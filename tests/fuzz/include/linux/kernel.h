@@ -1,0 +1,2 @@
+#include "../kernel.h"
+#include <linux/hex.h>
