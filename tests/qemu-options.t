@@ -36,8 +36,6 @@ says "another accelerator" "needs the tcg accelerator" \
 ok=("${m[@]}" $o x86-mktme,id=m -cpu max,phys-bits=46)
 says "memory that would not be encrypted" "cannot be encrypted: use a pc-dimm" "${ok[@]}" -m 256,maxmem=1G \
 	$o memory-backend-ram,id=r,size=256M -device virtio-mem-pci,memdev=r
-says "the like for Hyper-V" "cannot be encrypted: use a pc-dimm" "${ok[@]}" -m 256,maxmem=1G \
-	-device vmbus-bridge -device hv-balloon -accel tcg
 # Another process that would access memory by itself: the connection is all it gets
 python3 -c '
 import socket, sys
@@ -48,7 +46,7 @@ c = s.accept()[0]
 c.recv(1)' "$T/vhost" &
 while [ ! -S "$T/vhost" ]; do sleep 0.1; done
 says "vhost" "vhost needs guest RAM as it is, but this machine.s memory is encrypted" "${ok[@]}" \
-	-chardev "socket,id=c,path=$T/vhost" -netdev vhost-user,id=n,chardev=c -device virtio-net-pci,netdev=n
+	-chardev "socket,id=c,path=$T/vhost" -device vhost-user-blk-pci,chardev=c
 wait $!
 
 help=$("$TOP/build/qemu/out/qemu-system-x86_64" -object x86-mktme,help)
