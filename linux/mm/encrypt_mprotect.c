@@ -569,8 +569,8 @@ unlock:
  *	that whoever erases @new finds all of them
  *
  * Context: Process context, sleeps; takes mmap locks for writing, one by one.
- * Return: 0 if @back, or if all went well; -EINTR, -ENOMEM, or -EBUSY where a page is pinned that was to be
- * kept; some VMAs may have got @new then.
+ * Return: 0 if @back, or if all went well; -EINTR, -ENOMEM, or -EBUSY where a
+ * page is pinned that was to be kept; some VMAs may have got @new then.
  */
 int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
 			   bool back)
