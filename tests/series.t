@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 
 src=$T/src files=$T/toy
-series() { "$TOP/tools/series" "$1" toy --src "$src" --files "$files"; }
+series() { "$TOP/tools/series" "$1" toy "${@:2}" --src "$src" --files "$files"; }
 g() { git -C "$src" -c user.name='Jörg Müller' -c user.email=j@example.org "$@"; }
 
 mkdir -p "$src/mm" "$src/tools"
@@ -87,4 +87,36 @@ ok "removes the files" test ! -e "$files/tools"
 is "and the patch" "$(cat "$files/patches/series")" \
 "0001-mm-fifty.patch mm/new.c
 0002-mm-ninety.patch"
+
+# As mail
+export HOME=$T/home; mkdir "$HOME"; unset EMAIL
+refused "mail without a sender" "git config --global user.name" series export "$T/mail"
+git config --global user.name Sender; git config --global user.email s@example.org
+refused "without a cover letter" "patches/cover-letter is missing" series export "$T/mail"
+printf 'mm: numbers\n\nWhy.\nHow.\n' >"$files/patches/cover-letter"
+mkdir "$src/scripts"
+cat >"$src/scripts/get_maintainer.pl" <<'E'
+#!/bin/sh
+for mail; do :; done
+case $*$mail in
+*--nom*) echo l@example.org ;;
+*fifty*) echo 'Jörg Müller <j@example.org>' ;;
+*) echo 'Someone <x@example.org>' ;;
+esac
+E
+chmod +x "$src/scripts/get_maintainer.pl"
+ok "export" series export "$T/mail"
+is "the mails" "$(cd "$T/mail" && echo *)" "0000-cover-letter.patch 0001-mm-fifty.patch 0002-mm-ninety.patch"
+like "the cover letter: subject" "$(cat "$T"/mail/0000*)" '^Subject: \[PATCH 0/2\] mm: numbers$'
+like "its text" "$(tr '\n' ' ' <"$T/mail/0000-cover-letter.patch")" ' Why. How.  '
+like "to all" "$(grep -A1 ^To: "$T"/mail/0000* | tr -d '\n')" '^To: Someone <x@.*>, .*<j@example.org>$'
+like "a patch to its maintainers" "$(grep ^To: "$T"/mail/0001*)" '^To: =\?utf-8\?.*\?= <j@example.org>$'
+is "and to the list" "$(grep ^Cc: "$T"/mail/0002*)" "Cc: l@example.org"
+is "signed off by the author and the sender" "$(grep ^Signed-off "$T"/mail/0001*)" \
+"Signed-off-by: Jörg Müller <j@example.org>
+Signed-off-by: Sender <s@example.org>"
+rm -r "$src/scripts"
+ok "refresh leaves the cover letter" series refresh
+is "as it was" "$(cat "$files/patches/cover-letter")" $'mm: numbers\n\nWhy.\nHow.'
+is "no work tree is left" "$(g worktree list | wc -l)" 1
 done_testing
