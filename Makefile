@@ -10,7 +10,7 @@ T ?= tests
 J ?= 2
 
 .PHONY: help run test shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
-	linux-source qemu-source deps refresh check series lint clean distclean
+	linux-source qemu-source deps refresh check bases series lint clean distclean
 
 help:
 	@echo 'make run            shows it working: builds what is missing, out/demo.png'
@@ -26,6 +26,7 @@ help:
 	@echo 'make refresh        writes the commits in build/linux/src and build/qemu/src'
 	@echo '                    back to linux/ and qemu/, which are the series'
 	@echo 'make check          does the series apply, and is it what was built?'
+	@echo 'make bases          does the Linux series apply to the newest 6.12 of Debian suites?'
 	@echo 'make series         the series as mail, into out/series/'
 	@echo 'make lint           shellcheck, and Python compiles'
 	@echo 'make clean          removes what was built; sources stay. distclean: build/ and out/'
@@ -76,6 +77,9 @@ refresh:
 check:
 	@tools/series check linux
 	@tools/series check qemu
+
+bases: linux-source
+	@tools/bases
 
 series:
 	@tools/series export linux out/series/linux
