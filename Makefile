@@ -10,7 +10,7 @@ T ?= tests
 J ?= 2
 
 .PHONY: help run test shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
-	linux-source qemu-source deps refresh check bases series lint clean distclean
+	linux-source qemu-source deps test-deps refresh check bases series lint clean distclean
 
 help:
 	@echo 'make run            shows it working: builds what is missing, out/demo.png'
@@ -36,7 +36,7 @@ help:
 run: build build/tools/xts
 	@demo/run
 
-test: build off-kernel stock-qemu build/tools/xts
+test: test-deps build off-kernel stock-qemu build/tools/xts
 	@prove -j $(J) $(T)
 
 shell: build
@@ -46,6 +46,9 @@ build: kernel qemu guest
 
 deps:
 	@tools/deps
+
+test-deps:
+	@tools/deps test
 
 linux-source qemu-source: %-source: deps
 	@tools/source $*

@@ -48,4 +48,19 @@ is "and does not half" "$(git -C "$p/build/linux/src" log --oneline | wc -l)" 1
 ok "without a network, QEMU can't be had" eval '! "$p/tools/source" qemu >"$T/o" 2>&1'
 like "the last line says what to do" "$(tail -1 "$T/o")" '^source: .*log: build/log/download-qemu.log.*QEMU_SRC=DIR'
 ok "and nothing is left" test ! -e "$p/build/qemu/src"
+need build/cache/qemu
+rm -r "$p/build/cache/qemu"; ln -s "$TOP/build/cache/qemu" "$p/build/cache/qemu"
+ok "with what was downloaded once it can" "$p/tools/source" qemu
+ok "all of it" git -C "$p/build/qemu/src" rev-parse -q --verify base:target/i386/cpu.c
+
+# Packages: none is missing, or a line says which
+printf 'sources.t-no-such-package\n' >"$p/tools/packages"
+printf '#!/bin/sh\necho 1000\n' >"$T/bin/id"; chmod +x "$T/bin/id"
+mkdir "$T/nosudo"
+for f in basename bash sh cat sed grep dirname mktemp rm mkdir dpkg-query env; do ln -s "$(type -P "$f")" "$T/nosudo/$f"; done
+ln -s "$T/bin/id" "$T/bin/apt-get" "$T/nosudo/"
+refused "a missing package, and nobody to install it" 'apt-get install sources.t-no-such-package' \
+	env PATH="$T/nosudo" "$p/tools/deps"
+printf 'bash\n' >"$p/tools/packages"
+is "without one missing, apt isn't asked" "$(PATH=$T/nosudo "$p/tools/deps" 2>&1)" ""
 done_testing
