@@ -10,7 +10,7 @@ T ?= tests
 J ?= 2
 
 .PHONY: help run test shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
-	linux-source qemu-source deps test-deps refresh check bases series lint clean distclean
+	linux-source qemu-source deps test-deps refresh check bases bisect-check series lint clean distclean
 
 help:
 	@echo 'make run            shows it working: builds what is missing, out/demo.png'
@@ -27,6 +27,7 @@ help:
 	@echo '                    back to linux/ and qemu/, which are the series'
 	@echo 'make check          does the series apply, and is it what was built?'
 	@echo 'make bases          does the Linux series apply to the newest 6.12 of Debian suites?'
+	@echo 'make bisect-check   builds each patch of both series by itself'
 	@echo 'make series         the series as mail, into out/series/'
 	@echo 'make lint           shellcheck, and Python compiles'
 	@echo 'make clean          removes what was built; sources stay. distclean: build/ and out/'
@@ -83,6 +84,10 @@ check:
 
 bases: linux-source
 	@tools/bases
+
+bisect-check: linux-source qemu-source
+	@tools/bisect linux
+	@tools/bisect qemu
 
 series:
 	@tools/series export linux out/series/linux
