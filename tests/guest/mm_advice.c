@@ -191,7 +191,7 @@ static void ksm(void)
 	write_to(KSM "sleep_millisecs", "1");
 	scans = number_in(KSM "full_scans");
 	write_to(KSM "run", "1");
-	for (i = 0; i < 600 && (number_in(KSM "full_scans") < scans + 4 ||
+	for (i = 0; i < 2400 && (number_in(KSM "full_scans") < scans + 4 ||
 				pfn(plain[0]) != pfn(plain[1])); i++)
 		usleep(50000);
 	printf("# %ld scans, %ld pages shared\n", number_in(KSM "full_scans") - scans,
@@ -323,7 +323,7 @@ static void userfault(void)
 
 static bool wait_huge(void *p, long kb)
 {
-	for (int i = 0; i < 400 && vma_field(p, "AnonHugePages:") < kb; i++)
+	for (int i = 0; i < 2400 && vma_field(p, "AnonHugePages:") < kb; i++)
 		usleep(50000);
 	return vma_field(p, "AnonHugePages:") >= kb;
 }
