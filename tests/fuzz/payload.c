@@ -20,7 +20,7 @@ void *kzalloc(size_t size, gfp_t flags)
 	return with_memory ? calloc(1, size) : NULL;
 }
 
-void mktme_wait_collected(void) { }
+int mktme_wait_collected(void) { return 0; }
 
 struct mktme_key *mktme_key_create(const struct mktme_key_params *params)
 {

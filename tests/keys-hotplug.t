@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # Memory that comes and goes: what a package with a CPU has can be used under keys
 # at once; memory of a node without CPUs can't come while keys are in use, and no key
-# is made while it is there.  The KeyIDs that TDX has are left alone.
+# is made while it is there.
 . "$(dirname "$0")/lib.sh"
 kernel=${KERNEL:-$TOP/build/linux/out/vmlinux}
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/usekey
@@ -50,13 +50,4 @@ nodes=(-object memory-backend-ram,id=r0,size=256M -object memory-backend-ram,id=
 out=$(boot 'add k; says')
 like "a node without CPUs: no key" "$out" '^Operation not supported$'
 like "with a message" "$out" '^no keys: node 1 has memory, but no CPU of its package is online$'
-
-# TDX
-out=$(guest --kernel "$kernel" --cache strict --keyid-bits 4 --mktme tdx-keyid-bits=1 -- "$common"'
-	cat /sys/kernel/mm/mktme/keyids_total
-	for k in $(seq 7); do add k$k; done; in_use; add more; says; dmesg | grep "x86/mktme: CPU"' 2>"$T/e") || diag <"$T/e"
-is "TDX's share of the KeyIDs is left alone" "$out" "7
-7
-No space left on device
-7 KeyIDs"
 done_testing
