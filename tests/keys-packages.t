@@ -26,7 +26,7 @@ done
 
 out=$(in_guest --sockets 2 --smp 4 -- "$common"'
 	add a
-	for gone in 2 3; do
+	for gone in 1 2 3; do
 		echo 0 >$cpu/cpu$gone/online; add b$gone; echo "without $gone: $(slots)"
 		echo 1 >$cpu/cpu$gone/online
 	done
@@ -39,8 +39,9 @@ out=$(in_guest --sockets 2 --smp 4 -- "$common"'
 	echo 1 >$cpu/cpu2/online
 	echo "back: $(add d) $(slots)"
 	dmesg | grep -o "x86/mktme: .*"')
-like "by the other CPU of a package" "$out" '^without 2: 4$'
-like "by whichever" "$out" '^without 3: 6$'
+like "by the CPU that is left of a package" "$out" '^without 1: 4$'
+like "without the one that programmed the other" "$out" '^without 2: 6$'
+like "by whichever" "$out" '^without 3: 8$'
 like "the last CPU of a package stays while there are keys" "$out" '^last: Device or resource busy$'
 like "with a message" "$out" 'CPU 3 stays online: the last of its package'
 like "cleared by whichever is there" "$out" '^cleared: 0 0$'
