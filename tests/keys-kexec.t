@@ -75,7 +75,7 @@ like "no keys" "$out" "^No such device\$"
 out=$(boot --sockets 2 --mktme activate=off -- "wrmsr 0 0x982 $on" "$says")
 like "one not at all: told" "$out" "^not usable: not set up alike on all CPUs\$"
 # It comes later: without memory of its own, so that keys do not wait for it
-extra=(-smp 2,sockets=2,cores=1,threads=1)
+extra=(-smp "2,sockets=2,cores=1,threads=1")
 later='add k; echo 1 >/sys/devices/system/cpu/cpu1/online; echo "online: $(cat /sys/devices/system/cpu/online)"; '
 out=$(boot --smp 1 --mktme activate=off -- "wrmsr 0 0x982 $on; wrmsr 1 0x982 $other" "$later $says" maxcpus=1)
 like "one that comes later" "$out" "^online: 0\$"
