@@ -9,12 +9,13 @@ export LINUX_SRC QEMU_SRC JOBS
 T ?= tests
 J ?= 2
 
-.PHONY: help run test shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
+.PHONY: help run test keyutils-check shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
 	linux-source qemu-source deps test-deps refresh check bases bisect-check series lint clean distclean
 
 help:
 	@echo 'make run            shows it working: builds what is missing, out/demo.png'
 	@echo 'make test           builds what is missing, runs all tests (T=tests/NAME.t: that one)'
+	@echo 'make keyutils-check the test suite of keyutils, on this kernel and on the stock one'
 	@echo 'make shell          a guest with a root shell; vm/boot --help for more'
 	@echo
 	@echo 'make build          kernel (make kernel), QEMU (make qemu) and the guest programs'
@@ -39,6 +40,11 @@ run: build build/tools/xts
 
 test: test-deps build off-kernel stock-qemu build/tools/xts
 	@prove -j $(J) $(T)
+
+# Minutes, and a kernel more to build: not part of the above
+keyutils-check: build stock-kernel
+	@tools/keyutils
+	@prove -v tests/long/keyutils.t
 
 shell: build
 	@vm/boot
