@@ -48,11 +48,6 @@ typedef int gfp_t;
 /* Memory and strings */
 #define GFP_KERNEL		0
 void *kzalloc(size_t size, gfp_t flags);
-static inline void kfree(const void *p)
-{
-	free((void *)p);
-}
-
 /* In a block of just that size, so that the address sanitizer sees its end. */
 static inline char *kmemdup_nul(const char *s, size_t len, gfp_t flags)
 {
@@ -73,6 +68,18 @@ static inline void kfree_sensitive(const void *p)
 {
 	if (p)
 		memset((void *)p, 0, malloc_usable_size((void *)p));
+	free((void *)p);
+}
+
+/* All that is allocated is payload, or the key in it: it must have been wiped. */
+static inline void kfree(const void *p)
+{
+	const char *c = p;
+	size_t i;
+
+	for (i = 0; p && i < malloc_usable_size((void *)p); i++)
+		if (c[i])
+			abort();
 	free((void *)p);
 }
 
