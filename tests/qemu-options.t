@@ -24,6 +24,10 @@ says "no KeyID bits" "keyid-bits must be in the range 1 to 15" "${m[@]}" $o x86-
 says "too many KeyID bits" "keyid-bits must be in the range 1 to 15" "${m[@]}" $o x86-mktme,id=m,keyid-bits=16
 says "more keys than KeyIDs" "max-keys=16 does not fit in keyid-bits=4" \
 	"${m[@]}" $o x86-mktme,id=m,keyid-bits=4,max-keys=16
+says "all KeyIDs for TDX" "tdx-keyid-bits=4 must be less than keyid-bits=4" \
+	"${m[@]}" $o x86-mktme,id=m,keyid-bits=4,tdx-keyid-bits=4
+says "no KeyID for TDX" "max-keys=7 leaves no KeyID for tdx-keyid-bits=1" \
+	"${m[@]}" $o x86-mktme,id=m,keyid-bits=4,max-keys=7,tdx-keyid-bits=1
 says "no algorithm" "At least one of aes-xts-128 and aes-xts-256" \
 	"${m[@]}" $o x86-mktme,id=m,aes-xts-128=off,aes-xts-256=off
 says "a word that does not exist" "cache.*does not accept value 'maybe'" "${m[@]}" $o x86-mktme,id=m,cache=maybe
@@ -50,10 +54,10 @@ says "vhost" "vhost needs guest RAM as it is, but this machine.s memory is encry
 wait $!
 
 help=$("$TOP/build/qemu/out/qemu-system-x86_64" -object x86-mktme,help)
-for p in activate aes-xts-128 aes-xts-256 cache keyid-bits max-keys tme-bypass; do
+for p in activate aes-xts-128 aes-xts-256 cache cache-exact keyid-bits max-keys tdx-keyid-bits tme-bypass; do
 	like "help tells of $p" "$help" "^ +$p=<.*> +- .+"
 done
-is "and of nothing else" "$(grep -c = <<<"$help")" 7
+is "and of nothing else" "$(grep -c = <<<"$help")" 9
 like "the machine's help tells of it" "$("$TOP/build/qemu/out/qemu-system-x86_64" -machine q35,help)" \
 	"^ +mktme=<link<x86-mktme>> +- .+"
 done_testing
