@@ -11,18 +11,18 @@ secret='tOp-SeCrEt-dAtA!' public='pUbLiC-nO-hArM!!'
 # So that the next test does not find the last one's
 disks() {
 	rm -f "$T/swap" "$T/fs"
-	truncate -s 256M "$T/swap"
-	truncate -s 64M "$T/fs"
+	truncate -s 64M "$T/swap"
+	truncate -s 16M "$T/fs"
 	qemu_args=(-drive "if=none,id=swap,format=raw,file=$T/swap"
 		-device virtio-blk-pci,drive=swap
 		-drive "if=none,id=fs,format=raw,file=$T/fs"
 		-device virtio-blk-pci,drive=fs)
 }
 pressure="mkswap /dev/vda >/dev/null && swapon /dev/vda &&
-	mkdir /sys/fs/cgroup/small && echo 64M >/sys/fs/cgroup/small/memory.high &&
-	echo 96M >/sys/fs/cgroup/small/memory.max &&
+	mkdir /sys/fs/cgroup/small && echo 16M >/sys/fs/cgroup/small/memory.high &&
+	echo 32M >/sys/fs/cgroup/small/memory.max &&
 	echo \$\$ >/sys/fs/cgroup/small/cgroup.procs &&
-	mm_stay pressure 67108864 || exit"
+	mm_stay pressure 16777216 || exit"
 
 disks
 mm_guest swap -- "$pressure"

@@ -56,8 +56,8 @@ static void pressure(size_t len)
 	       filled_with(public, 64 * PAGE, PUBLIC) && !vma_field(public, "Swap:"),
 	       "swapped-out memory is put under a key");
 	/* And what is no longer under one is swapped out again. */
-	put_under(moved, len / 4, NONE);
 	fill_with(moved, len / 4, PUBLIC);
+	put_under(moved, len / 4, NONE);
 	madvise(moved, len / 4, MADV_PAGEOUT);
 	result(vma_field(moved, "Swap:") > 0, "no longer under a key: swapped out");
 	result(filled_with(moved, len / 4, PUBLIC), "and back");
@@ -72,7 +72,7 @@ static void crash(void)
 	fill_with(secret, 64 * PAGE, SECRET);
 	fill_with(public, 64 * PAGE, PUBLIC);
 	madvise(secret, 64 * PAGE, MADV_DODUMP);
-	write_to("/proc/self/coredump_filter", "0xff");
+	write_to("/proc/self/coredump_filter", "0x03");
 	/* In a child, too, with pages of its own */
 	if (!fork()) {
 		child = secret;
