@@ -13,13 +13,13 @@ $switches
 E
 		/tests/viewcost work 'sh /n'" 2>"$T/err")
 	is "cache=$cache: the guest's part" "$? $(cat "$T/err")" "0 "
-	set -- $out
-	if [ $# = 2 ] && [ "$1" -ge 2048 ]; then
-		pass "cache=$cache: 8 MiB came into view ($1 switches)"
+	{ read -r before && read -r after; } <<<"$out" || before=0 after=
+	if [ "$before" -ge 2048 ]; then
+		pass "cache=$cache: 8 MiB came into view ($before switches)"
 	else
 		fail "cache=$cache: 8 MiB came into view (switches: $out)"
 	fi
-	is "cache=$cache: and then stays there" "${2:-}" "${1:-}"
+	is "cache=$cache: and then stays there" "$after" "$before"
 done
 
 # slow MKTME-PROPERTIES: how many of 300000 stores to two lines of a page QEMU looked at
