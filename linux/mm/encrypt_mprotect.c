@@ -29,19 +29,6 @@
 #include "internal.h"
 #include "vma.h"
 
-/* Copies of a VMA take a reference of their own. */
-void vma_dup_mktme_key(struct vm_area_struct *vma)
-{
-	if (vma_mktme_key(vma))
-		mktme_key_get(vma->mktme_key);
-}
-
-void vma_put_mktme_key(struct vm_area_struct *vma)
-{
-	if (vma_mktme_key(vma))
-		mktme_key_put(vma->mktme_key);
-}
-
 void vma_show_mktme_keyid(struct seq_file *m, struct vm_area_struct *vma)
 {
 	if (mktme_enabled())
@@ -51,255 +38,486 @@ void vma_show_mktme_keyid(struct seq_file *m, struct vm_area_struct *vma)
 
 static bool vma_can_encrypt(struct vm_area_struct *vma)
 {
-	return vma_is_anonymous(vma) &&
-	       !(vma->vm_flags & (VM_SPECIAL | VM_SHARED | VM_MAYSHARE |
-				  VM_HUGETLB));
-}
-
-/* Is the page mapped under the key that it is to have, or is none mapped? */
-static bool page_has_key(struct page *page, struct mktme_key *key)
-{
-	return !page || page_mktme_key(page) == key;
+	if (vma->vm_flags & (VM_SHARED | VM_MAYSHARE))
+		return false;
+	/* Not made for VM_SPECIAL, which VM_DONTEXPAND is a part of. */
+	if (is_vm_hugetlb_page(vma))
+		return true;
+	return vma_is_anonymous(vma) && !(vma->vm_flags & VM_SPECIAL);
 }
 
 /*
- * What to do with the page at an address before its key can be changed: the
- * page must be present, of order 0, and this mapping's alone.
+ * How memory goes under another key
+ *
+ * 1. REKEY_PREPARE: swapped and shared pages are brought in and copied, pins are
+ *    looked for.  What is going to fail does so here, and nothing has changed.
+ * 2. The VMA is frozen: its pages are there, but nobody can get at them, be it
+ *    by the CPU, by GUP-fast or by a fault, which waits for the mmap lock.
+ * 3. REKEY_DO: one folio after the other is encrypted anew.  References to it
+ *    other than the mapping's make that fail.
+ * 4. REKEY_UNDO: if so, what was done is undone.  As no reference can have been
+ *    taken by way of a mapping since, there are only those which go away soon,
+ *    like compaction's: that can't fail.
+ * 5. The VMA thaws, and gets the key that now all of its pages have.
+ *
+ * So no page is ever left under another key than its VMA's, where nobody who
+ * erases that key would find it.
  */
-enum prep_step {
-	PREP_DONE,		/* page in hand, or nothing to do */
-	PREP_FAULT_IN,
-	PREP_UNSHARE,
-	PREP_SPLIT,
+enum rekey_phase {
+	REKEY_PREPARE,
+	REKEY_DO,
+	REKEY_UNDO,
 };
 
-static enum prep_step prep_step(struct vm_area_struct *vma, unsigned long addr,
-				pte_t pte, struct mktme_key *key,
-				struct page **pagep)
+struct rekey {
+	struct mktme_key *key;	/* which the pages get, or NULL */
+	void *buf;		/* a page to work with */
+	bool best_effort;	/* leave out what fails, don't be killed */
+
+	enum rekey_phase phase;
+	struct vm_area_struct *vma;
+	unsigned long end;
+	struct folio *folio;	/* to be split, with a reference */
+};
+
+/* What it takes to go on at an address. */
+enum rekey_step {
+	REKEY_NEXT,		/* done here: on to the next one */
+	REKEY_AGAIN,		/* the page table has changed */
+	REKEY_FAULT_IN,
+	REKEY_UNSHARE,
+	REKEY_SPLIT,
+	REKEY_WAIT,		/* somebody else has the folio */
+};
+
+static void change_vma_protection(struct vm_area_struct *vma,
+				  unsigned long flags)
 {
-	struct page *page;
+	struct mmu_gather tlb;
 
-	*pagep = NULL;
-	if (pte_none(pte))
-		return PREP_DONE;
-	if (!pte_present(pte)) {
-		swp_entry_t entry = pte_to_swp_entry(pte);
+	tlb_gather_mmu(&tlb, vma->vm_mm);
+	change_protection(&tlb, vma, vma->vm_start, vma->vm_end, flags);
+	tlb_finish_mmu(&tlb);
+}
 
-		/* What is lost to a hardware error has no contents to keep. */
-		return is_pte_marker_entry(entry) || is_hwpoison_entry(entry) ?
-			PREP_DONE : PREP_FAULT_IN;
-	}
+/*
+ * By PROT_NONE, in the page tables, and in vm_page_prot for all that makes
+ * entries without the mmap lock, as migration does.  vm_flags stay as they are.
+ */
+static void freeze_vma(struct vm_area_struct *vma)
+{
+	vma_assert_write_locked(vma);
+	WRITE_ONCE(vma->vm_page_prot,
+		   pgprot_modify(vma->vm_page_prot, PAGE_NONE));
+	change_vma_protection(vma, 0);
+}
 
-	/* NULL for the zero page: nothing is in it that needs a key. */
-	page = vm_normal_page(vma, addr, pte);
-	if (page_has_key(page, key))
-		return PREP_DONE;
-	if (!PageAnonExclusive(page))
-		return PREP_UNSHARE;
-	if (PageCompound(page))
-		return PREP_SPLIT;
-
-	*pagep = page;
-	return PREP_DONE;
+static void thaw_vma(struct vm_area_struct *vma)
+{
+	vma_set_page_prot(vma);
+	change_vma_protection(vma, vma_wants_manual_pte_write_upgrade(vma) ?
+			      MM_CP_TRY_CHANGE_WRITABLE : 0);
 }
 
 static int fault_in(struct vm_area_struct *vma, unsigned long addr,
 		    unsigned int flags)
 {
-	vm_fault_t ret = handle_mm_fault(vma, addr, flags, NULL);
-
-	return ret & VM_FAULT_ERROR ? vm_fault_to_errno(ret, 0) : 0;
-}
-
-static int split_page_at(struct vm_area_struct *vma, unsigned long addr)
-{
-	struct folio_walk fw;
-	struct folio *folio;
+	vm_fault_t fault = handle_mm_fault(vma, addr, flags | FAULT_FLAG_REMOTE,
+					   NULL);
 	int ret;
 
-	folio = folio_walk_start(&fw, vma, addr, 0);
-	if (!folio)
+	if (!(fault & VM_FAULT_ERROR))
 		return 0;
-	folio_get(folio);
-	folio_walk_end(&fw, vma);
+	ret = vm_fault_to_errno(fault, 0);
+	/* The pool of huge pages is empty. */
+	if (ret == -EFAULT && is_vm_hugetlb_page(vma))
+		ret = -ENOMEM;
+	return ret;
+}
+
+static int split_folio_and_put(struct folio *folio)
+{
+	int ret;
 
 	folio_lock(folio);
 	ret = folio_test_large(folio) ? split_folio(folio) : 0;
 	folio_unlock(folio);
 	folio_put(folio);
-
-	/* Somebody holds a reference to the folio. */
-	return ret == -EAGAIN ? -EBUSY : ret;
+	return ret;
 }
 
-/* Make the pages in the range fit for reencrypt_page(). */
-static int prep_range(struct vm_area_struct *vma, unsigned long start,
-		      unsigned long end, struct mktme_key *key)
+static bool has_other_refs(struct folio *folio)
 {
-	struct mm_struct *mm = vma->vm_mm;
-	unsigned long addr = start;
-	enum prep_step step;
-	struct page *page;
-	spinlock_t *ptl;
-	pte_t *ptep;
-	pmd_t *pmd;
-	int ret;
+	int refs = folio_mapcount(folio);
 
-	while (addr < end) {
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		cond_resched();
+	if (folio_test_swapcache(folio))
+		refs += folio_nr_pages(folio);
+	return folio_ref_count(folio) > refs;
+}
 
-		pmd = mm_find_pmd(mm, addr);
-		if (pmd)
-			split_huge_pmd(vma, pmd, addr);
-		ptep = pmd ? pte_offset_map_lock(mm, pmd, addr, &ptl) : NULL;
-		if (!ptep) {
-			addr = pmd_addr_end(addr, end);
-			continue;
-		}
-		step = prep_step(vma, addr, ptep_get(ptep), key, &page);
-		ret = page && folio_maybe_dma_pinned(page_folio(page)) ?
-			-EBUSY : 0;
-		pte_unmap_unlock(ptep, ptl);
+/*
+ * For the page that is mapped at an address, under the page table lock: what is
+ * there to do before its folio can be encrypted anew?  Nothing if REKEY_NEXT.
+ */
+static enum rekey_step check_page(struct rekey *rk, struct page *page)
+{
+	struct folio *folio = page_folio(page);
 
-		switch (step) {
-		case PREP_DONE:
-			addr += PAGE_SIZE;
-			break;
-		case PREP_FAULT_IN:
-			ret = fault_in(vma, addr, FAULT_FLAG_REMOTE);
-			break;
-		case PREP_UNSHARE:
-			ret = fault_in(vma, addr,
-				       FAULT_FLAG_UNSHARE | FAULT_FLAG_REMOTE);
-			break;
-		case PREP_SPLIT:
-			ret = split_page_at(vma, addr);
-			break;
-		}
-		if (ret)
-			return ret;
+	/* A huge page can be a file's. */
+	if (!folio_test_anon(folio) || !PageAnonExclusive(page))
+		return REKEY_UNSHARE;
+	return has_other_refs(folio) ? REKEY_WAIT : REKEY_NEXT;
+}
+
+/*
+ * Encrypt a folio anew of which all mappings are in a frozen VMA: there are
+ * @refs of them.  They stay as they are as long as the folio is locked, except
+ * for bits that don't matter here, so that the page table lock is not needed.
+ *
+ * What makes it fail passes.
+ */
+static bool lock_for_rekey(struct folio *folio, int refs)
+{
+	if (!folio_trylock(folio))
+		return false;
+	if (!folio_test_writeback(folio) &&
+	    (!folio_test_swapcache(folio) || folio_free_swap(folio)) &&
+	    folio_ref_freeze(folio, refs))
+		return true;
+	folio_unlock(folio);
+	return false;
+}
+
+static void unlock_after_rekey(struct rekey *rk, struct folio *folio, int refs)
+{
+	/* Back among the pages that can be swapped out? */
+	if (!rk->key && !folio_test_hugetlb(folio)) {
+		folio_ref_unfreeze(folio, refs + 1);
+		folio_unlock(folio);
+		if (folio_isolate_lru(folio))
+			folio_putback_lru(folio);
+		folio_put(folio);
+		return;
 	}
+	folio_ref_unfreeze(folio, refs);
+	folio_unlock(folio);
+}
+
+#ifdef CONFIG_HUGETLB_PAGE
+static enum rekey_step rekey_hugetlb(struct rekey *rk, unsigned long addr,
+				     unsigned long *next)
+{
+	struct hstate *h = hstate_vma(rk->vma);
+	struct mm_struct *mm = rk->vma->vm_mm;
+	enum rekey_step step = REKEY_NEXT;
+	struct folio *folio;
+	spinlock_t *ptl;
+	pte_t *ptep, pte;
+
+	*next = addr + huge_page_size(h);
+	ptep = hugetlb_walk(rk->vma, addr, huge_page_size(h));
+	if (!ptep)
+		return REKEY_NEXT;
+
+	ptl = huge_pte_lock(h, mm, ptep);
+	pte = huge_ptep_get(mm, addr, ptep);
+	if (!pte_present(pte)) {
+		if (is_hugetlb_entry_migration(pte))
+			step = REKEY_FAULT_IN;
+		goto unlock;
+	}
+	folio = page_folio(pte_page(pte));
+	if (page_mktme_key(&folio->page) == rk->key)
+		goto unlock;
+	if (rk->phase == REKEY_PREPARE) {
+		step = check_page(rk, &folio->page);
+		goto unlock;
+	}
+	if (!lock_for_rekey(folio, 1)) {
+		step = REKEY_WAIT;
+		goto unlock;
+	}
+	spin_unlock(ptl);
+
+	mktme_reencrypt_folio(folio, rk->key, rk->buf);
+
+	spin_lock(ptl);
+	pte = mktme_rekey_pte(huge_ptep_get(mm, addr, ptep), &folio->page);
+	set_huge_pte_at(mm, addr, ptep, pte, huge_page_size(h));
+	spin_unlock(ptl);
+	unlock_after_rekey(rk, folio, 1);
+	return REKEY_NEXT;
+
+unlock:
+	spin_unlock(ptl);
+	return step;
+}
+
+#else
+static enum rekey_step rekey_hugetlb(struct rekey *rk, unsigned long addr,
+				     unsigned long *next)
+{
+	return REKEY_NEXT;
+}
+#endif
+
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+static enum rekey_step rekey_pmd(struct rekey *rk, unsigned long addr,
+				 pmd_t *pmd)
+{
+	struct vm_area_struct *vma = rk->vma;
+	enum rekey_step step = REKEY_NEXT;
+	struct folio *folio;
+	spinlock_t *ptl;
+
+	ptl = pmd_trans_huge_lock(pmd, vma);
+	if (!ptl)
+		return REKEY_AGAIN;
+	if (!pmd_present(*pmd)) {
+		step = REKEY_FAULT_IN;
+		goto unlock;
+	}
+	if (is_huge_zero_pmd(*pmd))
+		goto unlock;
+	folio = pmd_folio(*pmd);
+	if (page_mktme_key(&folio->page) == rk->key)
+		goto unlock;
+	if (rk->phase == REKEY_PREPARE) {
+		step = check_page(rk, &folio->page);
+		goto unlock;
+	}
+	/* Part of it keeps its key: change it page by page. */
+	if (!IS_ALIGNED(addr, PMD_SIZE) || rk->end - addr < PMD_SIZE) {
+		spin_unlock(ptl);
+		__split_huge_pmd(vma, pmd, addr, false, NULL);
+		return REKEY_AGAIN;
+	}
+	/* The page table has one reference. */
+	if (!lock_for_rekey(folio, 1)) {
+		step = REKEY_WAIT;
+		goto unlock;
+	}
+	spin_unlock(ptl);
+
+	mktme_reencrypt_folio(folio, rk->key, rk->buf);
+
+	spin_lock(ptl);
+	set_pmd_at(vma->vm_mm, addr, pmd, mktme_rekey_pmd(*pmd, &folio->page));
+	spin_unlock(ptl);
+	unlock_after_rekey(rk, folio, 1);
+	return REKEY_NEXT;
+
+unlock:
+	spin_unlock(ptl);
+	return step;
+}
+#else
+static enum rekey_step rekey_pmd(struct rekey *rk, unsigned long addr,
+				 pmd_t *pmd)
+{
+	return REKEY_NEXT;
+}
+#endif
+
+/* Are all pages of the folio mapped here, in order, and before @end? */
+static bool folio_mapped_here(struct rekey *rk, struct folio *folio,
+			      unsigned long addr, pte_t *ptep, pte_t pte)
+{
+	unsigned long end = pmd_addr_end(addr, rk->end);
+	long nr = folio_nr_pages(folio);
+
+	if (nr == 1)
+		return true;
+	return pte_pfn(pte) == folio_pfn(folio) &&
+	       nr <= (end - addr) >> PAGE_SHIFT &&
+	       folio_pte_batch(folio, addr, ptep, pte, nr,
+			       FPB_IGNORE_DIRTY | FPB_IGNORE_SOFT_DIRTY,
+			       NULL, NULL, NULL) == nr;
+}
+
+static enum rekey_step rekey_pte(struct rekey *rk, unsigned long addr,
+				 pmd_t *pmd, unsigned long *next)
+{
+	struct mm_struct *mm = rk->vma->vm_mm;
+	enum rekey_step step = REKEY_NEXT;
+	struct folio *folio;
+	struct page *page;
+	pte_t *ptep, pte;
+	spinlock_t *ptl;
+	long i, nr;
+
+	*next = addr + PAGE_SIZE;
+	ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
+	if (!ptep)
+		return REKEY_AGAIN;
+	pte = ptep_get(ptep);
+	if (pte_none(pte))
+		goto unlock;
+	if (!pte_present(pte)) {
+		swp_entry_t entry = pte_to_swp_entry(pte);
+
+		if (!is_pte_marker_entry(entry) && !is_hwpoison_entry(entry))
+			step = REKEY_FAULT_IN;
+		goto unlock;
+	}
+	/* NULL for the zero page: nothing is in it that needs a key. */
+	page = vm_normal_page(rk->vma, addr, pte);
+	if (!page || page_mktme_key(page) == rk->key)
+		goto unlock;
+	if (rk->phase == REKEY_PREPARE) {
+		step = check_page(rk, page);
+		goto unlock;
+	}
+	folio = page_folio(page);
+	if (!folio_mapped_here(rk, folio, addr, ptep, pte)) {
+		folio_get(folio);
+		rk->folio = folio;
+		step = REKEY_SPLIT;
+		goto unlock;
+	}
+	nr = folio_nr_pages(folio);
+	if (!lock_for_rekey(folio, nr)) {
+		step = REKEY_WAIT;
+		goto unlock;
+	}
+	pte_unmap_unlock(ptep, ptl);
+
+	mktme_reencrypt_folio(folio, rk->key, rk->buf);
+
+	*next = addr + nr * PAGE_SIZE;
+	ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
+	for (i = 0; i < nr; i++) {
+		page = folio_page(folio, i);
+		pte = mktme_rekey_pte(ptep_get(ptep + i), page);
+		set_pte_at(mm, addr + i * PAGE_SIZE, ptep + i, pte);
+	}
+	pte_unmap_unlock(ptep, ptl);
+	unlock_after_rekey(rk, folio, nr);
+	return REKEY_NEXT;
+
+unlock:
+	pte_unmap_unlock(ptep, ptl);
+	return step;
+}
+
+static enum rekey_step rekey_step(struct rekey *rk, unsigned long addr,
+				  unsigned long *next)
+{
+	pmd_t *pmd, pmdval;
+
+	if (is_vm_hugetlb_page(rk->vma))
+		return rekey_hugetlb(rk, addr, next);
+
+	*next = pmd_addr_end(addr, rk->end);
+	pmd = mm_find_pmd(rk->vma->vm_mm, addr);
+	if (!pmd)
+		return REKEY_NEXT;
+	pmdval = pmdp_get_lockless(pmd);
+	if (pmd_none(pmdval))
+		return REKEY_NEXT;
+	if (pmd_trans_huge(pmdval) || is_swap_pmd(pmdval))
+		return rekey_pmd(rk, addr, pmd);
+	return rekey_pte(rk, addr, pmd, next);
+}
+
+#define REKEY_TRIES	10
+
+/* What a step asks for.  Returns an error if that is not to be had. */
+static int rekey_prepare_step(struct rekey *rk, enum rekey_step step,
+			      unsigned long addr, int *tries)
+{
+	switch (step) {
+	case REKEY_NEXT:
+	case REKEY_AGAIN:
+		return 0;
+	case REKEY_FAULT_IN:
+		return fault_in(rk->vma, addr, 0);
+	case REKEY_UNSHARE:
+		return fault_in(rk->vma, addr, FAULT_FLAG_UNSHARE);
+	case REKEY_SPLIT:
+		if (!split_folio_and_put(rk->folio))
+			return 0;
+		break;
+	case REKEY_WAIT:
+		break;
+	}
+
+	if (*tries == REKEY_TRIES && rk->phase != REKEY_UNDO)
+		return -EBUSY;
+	/* Most often it is in a batch for the LRU, and in this CPU's. */
+	if (!*tries)
+		lru_add_drain();
+	else
+		lru_add_drain_all();
+	if (*tries > 1)
+		schedule_timeout_uninterruptible(1);
+	++*tries;
 	return 0;
 }
 
 /*
- * One try at the page of a PTE that is locked, and in prep_range()'s state.
- * What makes it fail passes, mostly: the folio is locked by someone, under
- * writeback, or held by a reference that is not the mapping's.
+ * Take part of a VMA through a phase.  Returns where it came to an end: at @end,
+ * unless *@ret tells an error.
  */
-static bool try_reencrypt_pte(struct vm_area_struct *vma, unsigned long addr,
-			      pte_t *ptep, struct page *page,
-			      struct mktme_key *key, void *buf)
+static unsigned long rekey_range(struct rekey *rk, enum rekey_phase phase,
+				 struct vm_area_struct *vma,
+				 unsigned long start, unsigned long end,
+				 int *ret)
 {
-	struct folio *folio = page_folio(page);
-	bool done = false;
-	pte_t pte;
+	/* What is swapped out where all is undone is under no key. */
+	bool skip = rk->best_effort || phase == REKEY_UNDO;
+	unsigned long addr = start, next;
+	enum rekey_step step;
+	int tries = 0;
 
-	if (!folio_trylock(folio))
-		return false;
-	if (folio_test_writeback(folio))
-		goto unlock;
-	if (folio_test_swapcache(folio) && !folio_free_swap(folio))
-		goto unlock;
-
-	/*
-	 * With no entry left, and the reference count frozen, nobody can get
-	 * at the page: not the other threads, nor GUP-fast.
-	 */
-	pte = ptep_clear_flush(vma, addr, ptep);
-	if (folio_ref_freeze(folio, 1)) {
-		mktme_reencrypt_page(page, key, buf);
-		folio_ref_unfreeze(folio, 1);
-		pte = mktme_rekey_pte(pte, page);
-		done = true;
-	}
-	set_pte_at(vma->vm_mm, addr, ptep, pte);
-	update_mmu_cache(vma, addr, ptep);
-unlock:
-	folio_unlock(folio);
-	return done;
-}
-
-#define REENCRYPT_TRIES		10
-
-static int reencrypt_page(struct vm_area_struct *vma, unsigned long addr,
-			  struct mktme_key *key, void *buf)
-{
-	struct mm_struct *mm = vma->vm_mm;
-	struct folio *folio = NULL;
-	struct page *page;
-	spinlock_t *ptl;
-	pte_t *ptep;
-	pmd_t *pmd;
-	int try, ret;
-	bool done;
-
-	for (try = 0; try < REENCRYPT_TRIES; try++) {
-		if (try == 1)
-			lru_add_drain_all();
-		else if (try)
-			schedule_timeout_uninterruptible(1);
-
-		/* Again, since reclaim does not care for the mmap lock. */
-		ret = prep_range(vma, addr, addr + PAGE_SIZE, key);
-		if (ret)
-			return ret;
-
-		pmd = mm_find_pmd(mm, addr);
-		ptep = pmd ? pte_offset_map_lock(mm, pmd, addr, &ptl) : NULL;
-		if (!ptep)
-			return 0;
-		if (prep_step(vma, addr, ptep_get(ptep), key, &page) == PREP_DONE) {
-			done = !page || try_reencrypt_pte(vma, addr, ptep, page,
-							  key, buf);
-			/* Back among the pages that can be swapped out? */
-			if (done && page && !key) {
-				folio = page_folio(page);
-				folio_get(folio);
-			}
-		} else {
-			done = false;
-		}
-		pte_unmap_unlock(ptep, ptl);
-
-		if (folio) {
-			if (folio_isolate_lru(folio))
-				folio_putback_lru(folio);
-			folio_put(folio);
-		}
-		if (done)
-			return 0;
-	}
-	return -EBUSY;
-}
-
-/* Returns where it came to an end: at @end, unless *@ret tells an error. */
-static unsigned long reencrypt_range(struct vm_area_struct *vma,
-				     unsigned long start, unsigned long end,
-				     struct mktme_key *key, void *buf, int *ret)
-{
-	struct mmu_notifier_range range;
-	unsigned long addr;
-	pmd_t *pmd;
-
+	rk->phase = phase;
+	rk->vma = vma;
+	rk->end = end;
 	*ret = 0;
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, vma->vm_mm,
-				start, end);
-	mmu_notifier_invalidate_range_start(&range);
-	for (addr = start; addr < end; addr += PAGE_SIZE) {
-		pmd = mm_find_pmd(vma->vm_mm, addr);
-		if (!pmd || pmd_none(pmdp_get_lockless(pmd))) {
-			addr = pmd_addr_end(addr, end) - PAGE_SIZE;
-			continue;
-		}
-		*ret = reencrypt_page(vma, addr, key, buf);
-		if (*ret)
+	while (addr < end) {
+		if (!skip && fatal_signal_pending(current)) {
+			*ret = -EINTR;
 			break;
+		}
+		cond_resched();
+
+		step = rekey_step(rk, addr, &next);
+		*ret = rekey_prepare_step(rk, step, addr, &tries);
+		if (*ret && !skip)
+			break;
+		if (*ret || step == REKEY_NEXT) {
+			addr = next;
+			*ret = 0;
+			/* Many can be busy: wait for all of them together. */
+			if (!rk->best_effort)
+				tries = 0;
+		}
 	}
-	mmu_notifier_invalidate_range_end(&range);
 	return addr;
+}
+
+static int prepare_range(struct rekey *rk, struct vm_area_struct *vma,
+			 unsigned long start, unsigned long end)
+{
+	int ret;
+
+	rekey_range(rk, REKEY_PREPARE, vma, start, end, &ret);
+	return ret;
+}
+
+/* Returns up to where it came, for undo_vma() if *@ret tells an error. */
+static unsigned long rekey_vma(struct rekey *rk, struct vm_area_struct *vma,
+			       int *ret)
+{
+	return rekey_range(rk, REKEY_DO, vma, vma->vm_start, vma->vm_end, ret);
+}
+
+static void undo_vma(struct vm_area_struct *vma, unsigned long stop, void *buf)
+{
+	struct rekey undo = { .key = vma->mktme_key, .buf = buf };
+	int ret;
+
+	rekey_range(&undo, REKEY_UNDO, vma, vma->vm_start, stop, &ret);
 }
 
 /* Every VMA is looked at before any is changed. */
@@ -314,6 +532,10 @@ static int check_range(struct mm_struct *mm, unsigned long start,
 		if (vma->vm_start > tmp)
 			return -ENOMEM;
 		if (!vma_can_encrypt(vma))
+			return -EINVAL;
+		if (is_vm_hugetlb_page(vma) &&
+		    (max(start, vma->vm_start) | min(end, vma->vm_end)) &
+		    ~huge_page_mask(hstate_vma(vma)))
 			return -EINVAL;
 		if (!can_modify_vma(vma))
 			return -EPERM;
@@ -366,7 +588,7 @@ static void set_vma_key(struct vm_area_struct *vma, struct mktme_key *key)
 static void account_locked(struct mm_struct *mm, struct vm_area_struct *vma,
 			   struct mktme_key *key)
 {
-	if (vma->vm_flags & VM_LOCKED)
+	if (vma->vm_flags & (VM_LOCKED | VM_HUGETLB))
 		return;
 	if (key && !vma->mktme_key)
 		mm->locked_vm += vma_pages(vma);
@@ -383,7 +605,7 @@ static int check_memlock(struct mm_struct *mm, unsigned long start,
 	unsigned long bytes = 0;
 
 	for_each_vma_range(vmi, vma, end)
-		if (!vma_counts_as_locked(vma))
+		if (!vma_counts_as_locked(vma) && !is_vm_hugetlb_page(vma))
 			bytes += min(end, vma->vm_end) - max(start, vma->vm_start);
 	if (!bytes)
 		return 0;
@@ -392,14 +614,71 @@ static int check_memlock(struct mm_struct *mm, unsigned long start,
 	return mlock_future_ok(mm, VM_LOCKED, bytes) ? 0 : -ENOMEM;
 }
 
+/* Give all VMAs in a range a key, or leave them theirs, and merge them. */
+static void set_vma_keys(struct mm_struct *mm, unsigned long start,
+			 unsigned long end, struct mktme_key *key, bool keep)
+{
+	VMA_ITERATOR(vmi, mm, start);
+	struct vm_area_struct *vma, *prev;
+
+	prev = vma_prev(&vmi);
+	vma_iter_set(&vmi, start);
+	for_each_vma_range(vmi, vma, end) {
+		if (keep)
+			key = vma->mktme_key;
+		/* One that is merged away is not looked at by the accounting. */
+		account_locked(mm, vma, key);
+		if (keep || vma->mktme_key != key)
+			vma = vma_modify_mktme_key(&vmi, prev, vma, key);
+		if (vma->mktme_key != key)
+			set_vma_key(vma, key);
+		/* It can be accessed again if it was an erased one. */
+		vma_set_page_prot(vma);
+		prev = vma;
+	}
+}
+
+/* The VMAs in the range begin and end with it. */
+static int rekey_vmas(struct rekey *rk, struct mm_struct *mm,
+		      unsigned long start, unsigned long end)
+{
+	VMA_ITERATOR(vmi, mm, start);
+	struct vm_area_struct *vma;
+	unsigned long stop = start;
+	int ret = 0;
+
+	for_each_vma_range(vmi, vma, end)
+		if (vma->mktme_key != rk->key)
+			freeze_vma(vma);
+
+	vma_iter_set(&vmi, start);
+	for_each_vma_range(vmi, vma, end) {
+		if (vma->mktme_key == rk->key)
+			continue;
+		stop = rekey_vma(rk, vma, &ret);
+		if (ret)
+			break;
+	}
+
+	vma_iter_set(&vmi, start);
+	for_each_vma_range(vmi, vma, end) {
+		if (vma->mktme_key == rk->key)
+			continue;
+		if (ret && vma->vm_start < stop)
+			undo_vma(vma, min(stop, vma->vm_end), rk->buf);
+		thaw_vma(vma);
+	}
+	return ret;
+}
+
 static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 			  unsigned long end, unsigned long prot,
 			  struct mktme_key *key, void *buf)
 {
+	struct rekey rk = { .key = key, .buf = buf };
 	VMA_ITERATOR(vmi, mm, start);
-	struct vm_area_struct *vma, *prev;
-	unsigned long stop = start;
-	int err, ret;
+	struct vm_area_struct *vma;
+	int ret;
 
 	/*
 	 * Whoever erases the key says so first, then goes through the list, so
@@ -422,14 +701,16 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 	}
 
 	for_each_vma_range(vmi, vma, end) {
+		if (vma->mktme_key == key)
+			continue;
 		/* No fault without the mmap lock from here on. */
 		vma_start_write(vma);
 		/* Noise, that nobody has collected yet. */
 		if (vma_mktme_erased(vma))
 			zap_vma_range(vma, max(start, vma->vm_start),
 				      min(end, vma->vm_end));
-		ret = prep_range(vma, max(start, vma->vm_start),
-				 min(end, vma->vm_end), key);
+		ret = prepare_range(&rk, vma, max(start, vma->vm_start),
+				    min(end, vma->vm_end));
 		if (ret)
 			return ret;
 	}
@@ -438,72 +719,44 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 	if (ret)
 		return ret;
 
-	/* Nothing is left to fail once the pages are done. */
 	vma_iter_set(&vmi, start);
 	for_each_vma_range(vmi, vma, end) {
 		if (vma->mktme_key == key)
 			continue;
+		vma_start_write(vma);
 		vma = vma_carve(&vmi, vma, max(start, vma->vm_start),
 				min(end, vma->vm_end));
-		if (IS_ERR(vma))
-			return PTR_ERR(vma);
+		if (IS_ERR(vma)) {
+			ret = PTR_ERR(vma);
+			break;
+		}
 	}
-
-	vma_iter_set(&vmi, start);
-	for_each_vma_range(vmi, vma, end) {
-		stop = reencrypt_range(vma, max(start, vma->vm_start),
-				       min(end, vma->vm_end), key, buf, &ret);
-		if (ret)
-			goto undo;
-	}
-
-	vma_iter_set(&vmi, start);
-	prev = vma_prev(&vmi);
-	vma_iter_set(&vmi, start);
-	for_each_vma_range(vmi, vma, end) {
-		/* One that is merged away is not looked at by the accounting. */
-		account_locked(mm, vma, key);
-		if (vma->mktme_key != key)
-			vma = vma_modify_mktme_key(&vmi, prev, vma, key);
-		if (vma->mktme_key != key)
-			set_vma_key(vma, key);
-		/* It can be accessed again if it was an erased one. */
-		vma_set_page_prot(vma);
-		prev = vma;
-	}
-	return 0;
-
-undo:
-	/*
-	 * Somebody took a pin meanwhile.  Where that happens once more on the
-	 * way back, a page keeps the new key: it is as readable as before.
-	 */
-	vma_iter_set(&vmi, start);
-	for_each_vma_range(vmi, vma, stop)
-		reencrypt_range(vma, max(start, vma->vm_start),
-				min(stop, vma->vm_end), vma->mktme_key, buf,
-				&err);
+	if (!ret)
+		ret = rekey_vmas(&rk, mm, start, end);
+	set_vma_keys(mm, start, end, key, ret);
 	return ret;
 }
 
 /*
- * Contents are kept; where that fails, it leaves things as they were, or, on the
- * way back, pages under the key that they have.
+ * Contents are kept; where that fails, nothing has changed, or, on the way back,
+ * some pages are under the key that they had.
  */
 static int rotate_vma(struct vm_area_struct *vma, struct mktme_key *key,
 		      void *buf, bool back)
 {
+	struct rekey rk = { .key = key, .buf = buf, .best_effort = back };
 	unsigned long stop;
-	int err, ret;
+	int ret;
 
-	ret = prep_range(vma, vma->vm_start, vma->vm_end, key);
+	ret = prepare_range(&rk, vma, vma->vm_start, vma->vm_end);
 	if (ret)
 		return ret;
 
-	stop = reencrypt_range(vma, vma->vm_start, vma->vm_end, key, buf, &ret);
-	if (ret && !back)
-		reencrypt_range(vma, vma->vm_start, stop, vma->mktme_key, buf,
-				&err);
+	freeze_vma(vma);
+	stop = rekey_vma(&rk, vma, &ret);
+	if (ret)
+		undo_vma(vma, stop, buf);
+	thaw_vma(vma);
 	return ret;
 }
 
@@ -513,13 +766,9 @@ static int rotate_vma(struct vm_area_struct *vma, struct mktme_key *key,
  */
 static void shut_vma(struct vm_area_struct *vma)
 {
-	struct mmu_gather tlb;
-
 	set_vma_key(vma, &mktme_erased_key);
 	vma_set_page_prot(vma);
-	tlb_gather_mmu(&tlb, vma->vm_mm);
-	change_protection(&tlb, vma, vma->vm_start, vma->vm_end, 0);
-	tlb_finish_mmu(&tlb);
+	change_vma_protection(vma, 0);
 }
 
 static int replace_keys_in_mm(struct mm_struct *mm, struct mktme_key *old,
@@ -625,8 +874,9 @@ int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
  * Return: 0, or
  *	-EOPNOTSUPP: there is no MKTME here (-ENOSYS where the kernel is built
  *		without it);
- *	-EINVAL: range unaligned or wrapping around, bad @prot, a key of another
- *		type, or memory that is not private and anonymous;
+ *	-EINVAL: range unaligned or wrapping around, part of a huge page of
+ *		hugetlbfs, bad @prot, a key of another type, or memory that is
+ *		neither private and anonymous nor private and hugetlbfs's;
  *	-ENOMEM: part of the range is not mapped, RLIMIT_MEMLOCK is too small
  *		for it, or out of memory;
  *	-ENOKEY, -EKEYREVOKED, -EKEYEXPIRED, -EACCES: @serial can't be used;
@@ -634,11 +884,12 @@ int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
  *	-EACCES: @prot is not allowed;
  *	-EPERM: part of the range is sealed; RLIMIT_MEMLOCK is 0;
  *	-EBUSY: a page is pinned, for DMA or the like;
+ *	-EFAULT: a page can't be read back from swap;
  *	-EINTR: killed.
  *
  * Every VMA, page and argument is looked at before anything is changed.  Only
  * where memory runs out, or a page is pinned in the middle of the operation,
- * is @prot left changed.
+ * is @prot left changed.  Keys never are.
  */
 SYSCALL_DEFINE4(encrypt_mprotect, unsigned long, start, size_t, len,
 		unsigned long, prot, key_serial_t, serial)

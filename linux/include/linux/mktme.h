@@ -75,7 +75,7 @@ struct mktme_key *mktme_key_lookup(s32 serial);
 void mktme_key_supersede(struct mktme_key *key, bool superseded);
 bool mktme_key_superseded(const struct mktme_key *key);
 int mktme_key_erase(struct mktme_key *key);
-void mktme_wait_collected(void);
+int mktme_wait_collected(void);
 int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
 			   bool back);
 void __mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm);
@@ -94,7 +94,9 @@ unsigned int page_keyid(const struct page *page);
 struct mktme_key *page_mktme_key(const struct page *page);
 void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero);
 void __mktme_free_pages(struct page *page, unsigned int order);
-void mktme_reencrypt_page(struct page *page, struct mktme_key *key, void *buf);
+void mktme_release_poisoned(struct page *page);
+void mktme_reencrypt_folio(struct folio *folio, struct mktme_key *key,
+			   void *buf);
 bool mktme_in_use(void);
 
 /* Used in macros since the page flags are not known here yet. */
@@ -112,6 +114,8 @@ extern phys_addr_t mktme_keyid_mask;
 /* A page's entry with the KeyID that the page has now. */
 #define mktme_rekey_pte(pte, page)					\
 	__pte((pte_val(pte) & ~PTE_KEYID_MASK) | __mktme_page_keyid_bits(page))
+#define mktme_rekey_pmd(pmd, page)					\
+	__pmd((pmd_val(pmd) & ~PTE_KEYID_MASK) | __mktme_page_keyid_bits(page))
 
 /* Bus addresses have the KeyID where physical addresses have it. */
 #define mktme_dma_addr(page, addr)					\
@@ -159,8 +163,19 @@ do {									\
 
 extern struct page_ext_operations mktme_page_ext_ops;
 
-void vma_dup_mktme_key(struct vm_area_struct *vma);
-void vma_put_mktme_key(struct vm_area_struct *vma);
+/* Copies of a VMA take a reference of their own. */
+#define vma_dup_mktme_key(vma)						\
+do {									\
+	if (vma_mktme_key(vma))						\
+		mktme_key_get((vma)->mktme_key);			\
+} while (0)
+
+#define vma_put_mktme_key(vma)						\
+do {									\
+	if (vma_mktme_key(vma))						\
+		mktme_key_put((vma)->mktme_key);			\
+} while (0)
+
 void vma_show_mktme_keyid(struct seq_file *m, struct vm_area_struct *vma);
 
 #else /* CONFIG_X86_MKTME */
@@ -191,6 +206,7 @@ static inline bool vma_mktme_erased(const struct vm_area_struct *vma)
 static inline void mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm) { }
 static inline void __mktme_prep_folio(struct folio *folio,
 				      struct mktme_key *key, bool zero) { }
+static inline void mktme_release_poisoned(struct page *page) { }
 static inline void vma_dup_mktme_key(struct vm_area_struct *vma) { }
 static inline void vma_put_mktme_key(struct vm_area_struct *vma) { }
 static inline void vma_show_mktme_keyid(struct seq_file *m,

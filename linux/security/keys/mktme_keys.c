@@ -179,13 +179,13 @@ static int mktme_preparse(struct key_preparsed_payload *prep)
 	params = kzalloc(sizeof(*params), GFP_KERNEL);
 	ret = params ? mktme_parse(words, params) : -ENOMEM;
 	kfree_sensitive(payload);
+	/* It is about to take a KeyID.  Later, locks are held. */
+	if (!ret)
+		ret = mktme_wait_collected();
 	if (ret) {
 		kfree_sensitive(params);
 		return ret;
 	}
-
-	/* It is about to take a KeyID.  Later, locks are held. */
-	mktme_wait_collected();
 	prep->payload.data[0] = params;
 	return 0;
 }

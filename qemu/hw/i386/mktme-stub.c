@@ -41,6 +41,11 @@ unsigned x86_mktme_split(X86MktmeState *s, unsigned package, hwaddr *addr)
     g_assert_not_reached();
 }
 
+uint64_t x86_mktme_reserved(X86MktmeState *s, unsigned package)
+{
+    g_assert_not_reached();
+}
+
 hwaddr x86_mktme_join(X86MktmeState *s, unsigned package, hwaddr addr,
                       unsigned keyid)
 {

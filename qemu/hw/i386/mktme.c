@@ -42,6 +42,7 @@
 #include "migration/blocker.h"
 #include "qemu/error-report.h"
 #include "qemu/guest-random.h"
+#include "qemu/main-loop.h"
 #include "qemu/rcu_queue.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
@@ -70,11 +71,14 @@
 #define TME_ACT_BYPASS              (1ULL << 31)
 #define TME_ACT_KEYID_BITS_SHIFT    32
 #define TME_ACT_KEYID_BITS_MASK     (0xfULL << TME_ACT_KEYID_BITS_SHIFT)
+#define TME_ACT_TDX_BITS_SHIFT      36
+#define TME_ACT_TDX_BITS_MASK       (0xfULL << TME_ACT_TDX_BITS_SHIFT)
 #define TME_ACT_ALGS_SHIFT          48
 #define TME_ACT_KNOWN               (TME_ACT_LOCK | TME_ACT_ENABLE | \
                                      TME_ACT_KEY_SELECT | TME_ACT_SAVE_KEY | \
                                      TME_ACT_POLICY_MASK | TME_ACT_BYPASS | \
                                      TME_ACT_KEYID_BITS_MASK | \
+                                     TME_ACT_TDX_BITS_MASK | \
                                      (0xffffULL << TME_ACT_ALGS_SHIFT))
 
 /* IA32_TME_EXCLUDE_MASK */
@@ -88,6 +92,14 @@
 
 /* When a stale line that was not written back in time reaches DRAM */
 #define MKTME_LATE_WRITE_NS         (1 * SCALE_MS)
+
+/*
+ * A page gets the fast path for stores back when all of its lines are dirty.
+ * One with lines that are stored to over and over, but not to all of them, a
+ * stack for instance, would never get it: that page is taken as dirty as a
+ * whole after so many stores.
+ */
+#define MKTME_HOT_STORES            1024
 
 /*
  * Bounce buffers for devices that access encrypted memory: enough for the
@@ -127,6 +139,7 @@ typedef struct MktmeRange {
     uint8_t *host;
     uint16_t *view;             /* by page */
     uint64_t *dirty;            /* by page, a bit per line; or NULL */
+    uint16_t *stores;           /* by page, to lines that were dirty already */
     QLIST_ENTRY(MktmeRange) next;
 } MktmeRange;
 
@@ -137,17 +150,31 @@ typedef struct MktmeStaleLine {
     uint8_t data[MKTME_LINE_SIZE];
 } MktmeStaleLine;
 
+/* A violation of which the monitor has not been told yet */
+typedef struct MktmeEvent {
+    bool pending;
+    bool has_rip;
+    MktmeViolation what;
+    hwaddr addr;
+    uint64_t lines;
+    uint16_t dirty_keyid;
+    uint16_t keyid;
+    uint64_t rip;
+} MktmeEvent;
+
 struct X86MktmeState {
     Object parent_obj;
 
     /* properties */
     uint8_t max_keyid_bits;
     uint16_t max_keys;          /* 0: as many as fit */
+    uint8_t tdx_keyid_bits;
     bool aes_xts_128;
     bool aes_xts_256;
     bool tme_bypass;
     bool activated;             /* by firmware */
     MktmeCacheMode cache;
+    bool cache_exact;
 
     MachineState *machine;      /* NULL until in use */
     unsigned phys_bits;
@@ -159,12 +186,14 @@ struct X86MktmeState {
 
     /*
      * Protects views (which change only when all vCPUs are stopped, and then
-     * under this lock), ciphers and stale lines. Taken before the locks of
-     * translation blocks, never after them.
+     * under this lock), ciphers, stale lines and the event. Taken before the
+     * locks of translation blocks, never after them.
      */
     QemuMutex lock;
     GPtrArray *stale;           /* of MktmeStaleLine */
     QEMUTimer *late_write;
+    MktmeEvent event;
+    QEMUBH *event_bh;
 
     /* what devices see */
     MemoryRegion dma_root;
@@ -295,6 +324,16 @@ static inline uint8_t *mktme_host(MktmeRange *r, hwaddr addr)
     return r->host + (addr - r->base);
 }
 
+/*
+ * Lines of a page have been written back, or are no longer in a cache.
+ * Returns: the lines that were dirty before.
+ */
+static uint64_t mktme_clean(MktmeRange *r, size_t page, uint64_t lines)
+{
+    qatomic_set(&r->stores[page], 0);
+    return qatomic_fetch_and(&r->dirty[page], ~lines);
+}
+
 /* Code may have been translated from memory that changes now */
 static void mktme_invalidate(MktmeRange *r, hwaddr addr, size_t len)
 {
@@ -313,6 +352,25 @@ static void mktme_count_view(X86MktmeState *s, MktmeRange *r, uint16_t view,
     }
 }
 
+/*
+ * Events are for the main loop to send: violations are found with the big lock
+ * or without it, and what limits the rate of events needs it.
+ */
+static void mktme_event_bh(void *opaque)
+{
+    X86MktmeState *s = opaque;
+    MktmeEvent event;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        event = s->event;
+        s->event.pending = false;
+    }
+    qapi_event_send_mktme_violation(event.what, event.addr, event.lines,
+                                    event.dirty_keyid, event.keyid,
+                                    event.has_rip, event.rip);
+}
+
+/* Call with s->lock held */
 static void mktme_report(X86MktmeState *s, MktmeViolation what, hwaddr addr,
                          uint64_t lines, uint16_t dirty_keyid, uint16_t keyid,
                          bool has_rip, uint64_t rip)
@@ -324,8 +382,21 @@ static void mktme_report(X86MktmeState *s, MktmeViolation what, hwaddr addr,
     }
     trace_mktme_violation(MktmeViolation_str(what), addr, lines, dirty_keyid,
                           keyid, has_rip ? rip : 0);
-    qapi_event_send_mktme_violation(what, addr, lines, dirty_keyid, keyid,
-                                    has_rip, rip);
+    if (s->event.pending) {
+        /* Not all of them are sent: keep the first one */
+        return;
+    }
+    s->event = (MktmeEvent) {
+        .pending = true,
+        .what = what,
+        .addr = addr,
+        .lines = lines,
+        .dirty_keyid = dirty_keyid,
+        .keyid = keyid,
+        .has_rip = has_rip,
+        .rip = rip,
+    };
+    qemu_bh_schedule(s->event_bh);
 }
 
 /*
@@ -426,7 +497,7 @@ static void mktme_switch(X86MktmeState *s, MktmeRange *r, hwaddr page,
         if (s->cache == MKTME_CACHE_MODE_STRICT) {
             mktme_put_aside(s, r, page, r->dirty[i]);
         }
-        r->dirty[i] = 0;
+        mktme_clean(r, i, UINT64_MAX);
     }
 
     if (mktme_cipher(s, pkg, page, old) != mktme_cipher(s, pkg, page, keyid)) {
@@ -508,7 +579,7 @@ static void mktme_write_back(X86MktmeState *s, unsigned package,
                         mktme_put_aside(s, r, page, r->dirty[i]);
                     }
                 }
-                r->dirty[i] = 0;
+                mktme_clean(r, i, UINT64_MAX);
             }
             mktme_convert(s, r, page, mktme_host(r, page), MKTME_PAGE_SIZE,
                           keyid, MKTME_VIEW_DRAM);
@@ -536,17 +607,36 @@ bool x86_mktme_store(X86MktmeState *s, hwaddr addr, unsigned size)
     MktmeRange *r = mktme_find(s, addr);
     unsigned first = addr % MKTME_PAGE_SIZE / MKTME_LINE_SIZE;
     unsigned last = (addr + size - 1) % MKTME_PAGE_SIZE / MKTME_LINE_SIZE;
-    uint64_t bits = MAKE_64BIT_MASK(first, last - first + 1);
-    uint64_t *dirty;
+    uint64_t *dirty, old, bits;
+    uint16_t *stores;
+    size_t page;
 
     if (!r) {
         return true;
     }
-    dirty = &r->dirty[mktme_page(r, addr)];
-    if ((qatomic_read(dirty) & bits) != bits) {
-        bits |= qatomic_fetch_or(dirty, bits);
+    page = mktme_page(r, addr);
+    dirty = &r->dirty[page];
+    old = qatomic_read(dirty);
+    if (!size) {
+        return old == UINT64_MAX;
     }
-    return qatomic_read(dirty) == UINT64_MAX;
+    bits = MAKE_64BIT_MASK(first, last - first + 1);
+    if ((old & bits) != bits) {
+        old = qatomic_fetch_or(dirty, bits);
+        return (old | bits) == UINT64_MAX;
+    }
+    if (old == UINT64_MAX) {
+        return true;
+    }
+    /* vCPUs that do this at the same time may lose some counts */
+    stores = &r->stores[page];
+    if (s->cache_exact || qatomic_read(stores) < MKTME_HOT_STORES) {
+        qatomic_set(stores, qatomic_read(stores) + 1);
+        return false;
+    }
+    qatomic_set(dirty, UINT64_MAX);
+    trace_mktme_hot(addr & TARGET_PAGE_MASK, old);
+    return true;
 }
 
 /* Make stores to the page visible again */
@@ -570,7 +660,7 @@ void x86_mktme_clean_line(X86MktmeState *s, hwaddr addr, unsigned keyid)
     }
     i = mktme_page(r, addr);
     if (r->view[i] == keyid) {
-        if (qatomic_fetch_and(&r->dirty[i], ~bit) == UINT64_MAX) {
+        if (mktme_clean(r, i, bit) == UINT64_MAX) {
             /* It was the first one: TLB entries allowed unseen stores */
             mktme_watch_stores(r, addr & TARGET_PAGE_MASK);
         }
@@ -587,6 +677,7 @@ void x86_mktme_clean_all(X86MktmeState *s)
     mktme_write_late(s, true, 0, 0);
     QLIST_FOREACH_RCU(r, &s->ranges, next) {
         memset(r->dirty, 0, r->size / MKTME_PAGE_SIZE * sizeof(*r->dirty));
+        memset(r->stores, 0, r->size / MKTME_PAGE_SIZE * sizeof(*r->stores));
     }
     CPU_FOREACH(cpu) {
         tlb_reset_dirty(cpu, 0, UINTPTR_MAX);
@@ -648,6 +739,18 @@ bool x86_mktme_usable(X86MktmeState *s, unsigned package)
            (activate & TME_ACT_KEYID_BITS_MASK);
 }
 
+static unsigned mktme_tdx_bits(MktmePackage *pkg)
+{
+    return (pkg->activate & TME_ACT_TDX_BITS_MASK) >> TME_ACT_TDX_BITS_SHIFT;
+}
+
+/* How many KeyIDs can be programmed; those of TDX follow them */
+static unsigned mktme_nr_keys(X86MktmeState *s, MktmePackage *pkg)
+{
+    return MIN(s->max_keys,
+               (1u << (pkg->keyid_bits - mktme_tdx_bits(pkg))) - 1);
+}
+
 MktmeStatus x86_mktme_key_program(X86MktmeState *s, unsigned package,
                                   const MktmeKeyProgram *prog, uint64_t rip)
 {
@@ -665,8 +768,7 @@ MktmeStatus x86_mktme_key_program(X86MktmeState *s, unsigned package,
     if (command > MKTME_NO_ENCRYPT) {
         return MKTME_INVALID_PROG_CMD;
     }
-    if (keyid == 0 || keyid > s->max_keys ||
-        keyid > MAKE_64BIT_MASK(0, pkg->keyid_bits)) {
+    if (keyid == 0 || keyid > mktme_nr_keys(s, pkg)) {
         return MKTME_INVALID_KEYID;
     }
     if (ctpop16(alg) != 1 || !(alg & (pkg->activate >> TME_ACT_ALGS_SHIFT))) {
@@ -760,11 +862,24 @@ static void mktme_activate(X86MktmeState *s, MktmePackage *pkg, uint64_t val)
     }
 }
 
+/* Without TDX 0, which is what a register that does not exist reads as */
+static uint64_t mktme_partitioning(X86MktmeState *s, MktmePackage *pkg)
+{
+    uint64_t keys = mktme_nr_keys(s, pkg);
+
+    if (!mktme_tdx_bits(pkg)) {
+        return 0;
+    }
+    return keys | (MIN(s->max_keys, (1u << pkg->keyid_bits) - 1) - keys) << 32;
+}
+
 uint64_t x86_mktme_rdmsr(X86MktmeState *s, unsigned package, uint32_t msr)
 {
     MktmePackage *pkg = &s->packages[package];
 
     switch (msr) {
+    case MSR_IA32_MKTME_KEYID_PARTITIONING:
+        return mktme_partitioning(s, pkg);
     case MSR_IA32_TME_CAPABILITY:
         return mktme_capability(s);
     case MSR_IA32_TME_ACTIVATE:
@@ -784,9 +899,12 @@ bool x86_mktme_wrmsr(X86MktmeState *s, unsigned package, uint32_t msr,
     MktmePackage *pkg = &s->packages[package];
     uint64_t addr_mask = MAKE_64BIT_MASK(0, s->phys_bits) & TARGET_PAGE_MASK;
     unsigned policy = (val & TME_ACT_POLICY_MASK) >> TME_ACT_POLICY_SHIFT;
+    unsigned bits = (val & TME_ACT_KEYID_BITS_MASK) >> TME_ACT_KEYID_BITS_SHIFT;
+    unsigned tdx = (val & TME_ACT_TDX_BITS_MASK) >> TME_ACT_TDX_BITS_SHIFT;
     CPUState *cpu;
 
-    if (msr == MSR_IA32_TME_CAPABILITY || (pkg->activate & TME_ACT_LOCK)) {
+    if (msr == MSR_IA32_MKTME_KEYID_PARTITIONING ||
+        msr == MSR_IA32_TME_CAPABILITY || (pkg->activate & TME_ACT_LOCK)) {
         return false;
     }
     switch (msr) {
@@ -794,8 +912,8 @@ bool x86_mktme_wrmsr(X86MktmeState *s, unsigned package, uint32_t msr,
         if ((val & ~TME_ACT_KNOWN) ||
             !((1 << policy) & mktme_algorithms(s)) ||
             ((val >> TME_ACT_ALGS_SHIFT) & ~mktme_algorithms(s)) ||
-            ((val & TME_ACT_KEYID_BITS_MASK) >> TME_ACT_KEYID_BITS_SHIFT) >
-            s->max_keyid_bits ||
+            bits > s->max_keyid_bits ||
+            tdx > s->tdx_keyid_bits || (tdx && tdx >= bits) ||
             ((val & TME_ACT_BYPASS) && !s->tme_bypass) ||
             (!(val & TME_ACT_ENABLE) && (val & TME_ACT_KEYID_BITS_MASK))) {
             return false;
@@ -847,6 +965,14 @@ unsigned x86_mktme_split(X86MktmeState *s, unsigned package, hwaddr *addr)
     keyid = extract64(*addr, pkg->keyid_shift, pkg->keyid_bits);
     *addr = deposit64(*addr, pkg->keyid_shift, pkg->keyid_bits, 0);
     return keyid;
+}
+
+uint64_t x86_mktme_reserved(X86MktmeState *s, unsigned package)
+{
+    unsigned bits = mktme_tdx_bits(&s->packages[package]);
+
+    return MAKE_64BIT_MASK(0, s->phys_bits) &
+           ~MAKE_64BIT_MASK(0, s->phys_bits - bits);
 }
 
 hwaddr x86_mktme_join(X86MktmeState *s, unsigned package, hwaddr addr,
@@ -980,7 +1106,7 @@ static void mktme_dma_access(X86MktmeState *s, hwaddr addr, uint8_t *buf,
                 if (write && s->cache == MKTME_CACHE_MODE_STRICT) {
                     mktme_put_aside(s, r, addr & TARGET_PAGE_MASK, bit);
                 }
-                qatomic_and(dirty, ~bit);
+                mktme_clean(r, mktme_page(r, addr), bit);
                 mktme_watch_stores(r, addr & TARGET_PAGE_MASK);
             }
         }
@@ -1145,6 +1271,7 @@ void x86_mktme_add_ram(X86MktmeState *s, hwaddr base, uint64_t size,
     r->view = g_new0(uint16_t, size / MKTME_PAGE_SIZE);
     if (x86_mktme_tracks_lines(s)) {
         r->dirty = g_new0(uint64_t, size / MKTME_PAGE_SIZE);
+        r->stores = g_new0(uint16_t, size / MKTME_PAGE_SIZE);
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         QLIST_INSERT_HEAD_RCU(&s->ranges, r, next);
@@ -1156,6 +1283,7 @@ static void mktme_range_free(MktmeRange *r)
 {
     g_free(r->view);
     g_free(r->dirty);
+    g_free(r->stores);
     g_free(r);
 }
 
@@ -1207,6 +1335,7 @@ static void mktme_reset(void *opaque)
         }
         if (r->dirty) {
             memset(r->dirty, 0, n * sizeof(*r->dirty));
+            memset(r->stores, 0, n * sizeof(*r->stores));
         }
     }
     for (unsigned i = 0; i < s->nr_packages; i++) {
@@ -1281,9 +1410,12 @@ bool x86_mktme_machine_init(X86MktmeState *s, MachineState *machine,
                            (s->tme_bypass ? TME_ACT_BYPASS : 0) |
                            ((uint64_t)s->max_keyid_bits <<
                             TME_ACT_KEYID_BITS_SHIFT) |
+                           ((uint64_t)s->tdx_keyid_bits <<
+                            TME_ACT_TDX_BITS_SHIFT) |
                            ((uint64_t)algs << TME_ACT_ALGS_SHIFT));
         }
     }
+    s->event_bh = qemu_bh_new(mktme_event_bh, s);
     s->late_write = timer_new_ns(QEMU_CLOCK_VIRTUAL, mktme_late_write_timer,
                                  s);
 
@@ -1320,6 +1452,17 @@ static void x86_mktme_complete(UserCreatable *uc, Error **errp)
     }
     if (!s->max_keys) {
         s->max_keys = most;
+    }
+    if (s->tdx_keyid_bits >= s->max_keyid_bits) {
+        error_setg(errp, "tdx-keyid-bits=%u must be less than keyid-bits=%u",
+                   s->tdx_keyid_bits, s->max_keyid_bits);
+        return;
+    }
+    if (s->tdx_keyid_bits &&
+        s->max_keys < 1u << (s->max_keyid_bits - s->tdx_keyid_bits)) {
+        error_setg(errp, "max-keys=%u leaves no KeyID for tdx-keyid-bits=%u",
+                   s->max_keys, s->tdx_keyid_bits);
+        return;
     }
     for (int alg = 0; alg < 2; alg++) {
         QCryptoCipherAlgo a = alg ? QCRYPTO_CIPHER_ALGO_AES_256 :
@@ -1391,6 +1534,23 @@ static void mktme_set_max_keys(Object *obj, Visitor *v, const char *name,
     s->max_keys = val;
 }
 
+static void mktme_get_tdx_keyid_bits(Object *obj, Visitor *v, const char *name,
+                                     void *opaque, Error **errp)
+{
+    visit_type_uint8(v, name, &X86_MKTME(obj)->tdx_keyid_bits, errp);
+}
+
+static void mktme_set_tdx_keyid_bits(Object *obj, Visitor *v, const char *name,
+                                     void *opaque, Error **errp)
+{
+    X86MktmeState *s = X86_MKTME(obj);
+    uint8_t val;
+
+    if (!mktme_in_use(s, errp) && visit_type_uint8(v, name, &val, errp)) {
+        s->tdx_keyid_bits = val;
+    }
+}
+
 #define MKTME_BOOL(field) \
 static bool mktme_get_##field(Object *obj, Error **errp) \
 { \
@@ -1407,6 +1567,7 @@ MKTME_BOOL(aes_xts_128)
 MKTME_BOOL(aes_xts_256)
 MKTME_BOOL(tme_bypass)
 MKTME_BOOL(activated)
+MKTME_BOOL(cache_exact)
 
 static int mktme_get_cache(Object *obj, Error **errp)
 {
@@ -1437,6 +1598,11 @@ static void x86_mktme_class_init(ObjectClass *oc, void *data)
                               NULL, NULL);
     object_class_property_set_description(oc, "max-keys",
         "Number of KeyIDs beside KeyID 0 (default: as many as fit)");
+    object_class_property_add(oc, "tdx-keyid-bits", "uint8",
+                              mktme_get_tdx_keyid_bits,
+                              mktme_set_tdx_keyid_bits, NULL, NULL);
+    object_class_property_set_description(oc, "tdx-keyid-bits",
+        "Number of KeyID bits that are set aside for TDX");
     object_class_property_add_bool(oc, "aes-xts-128", mktme_get_aes_xts_128,
                                    mktme_set_aes_xts_128);
     object_class_property_set_description(oc, "aes-xts-128",
@@ -1460,6 +1626,10 @@ static void x86_mktme_class_init(ObjectClass *oc, void *data)
     object_class_property_set_description(oc, "cache",
         "What to do about cache lines that are not written back before "
         "memory is used under another KeyID");
+    object_class_property_add_bool(oc, "cache-exact", mktme_get_cache_exact,
+                                   mktme_set_cache_exact);
+    object_class_property_set_description(oc, "cache-exact",
+        "Never take lines as dirty that are not, however slow that is");
 }
 
 static void x86_mktme_init(Object *obj)

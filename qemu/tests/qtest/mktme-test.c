@@ -43,6 +43,7 @@
 #define CLEAR_KEY       2
 #define NO_ENCRYPT      3
 
+#define MSR_PARTITIONING 0x87
 #define MSR_CAPABILITY  0x981
 #define MSR_ACTIVATE    0x982
 #define MSR_EXCLUDE_MASK 0x983
@@ -69,6 +70,9 @@ static const uint8_t op_wrmsr[] = { 0x0f, 0x30, 0xc3 };
 static const uint8_t op_pconfig[] = { 0x0f, 0x01, 0xc5, 0xc3 };
 static const uint8_t op_load[] = { 0x48, 0x8b, 0x07, 0xc3 };
 static const uint8_t op_store[] = { 0x48, 0x89, 0x07, 0xc3 };
+static const uint8_t op_store_often[] = {
+    0x48, 0x89, 0x07, 0x48, 0xff, 0xc9, 0x75, 0xf8, 0xc3 /* RCX times */
+};
 static const uint8_t op_invlpg[] = { 0x0f, 0x01, 0x3f, 0xc3 };
 static const uint8_t op_clflush[] = { 0x0f, 0xae, 0x3f, 0xc3 };
 static const uint8_t op_clflushopt[] = { 0x66, 0x0f, 0xae, 0x3f, 0xc3 };
@@ -346,6 +350,61 @@ static void test_enumeration(void)
     g_assert(r.rdx & (1 << 18));
     cpuid(qts, 0x1b, 0, &r);
     g_assert_cmphex(r.rax, ==, 1);
+    stop(qts);
+}
+
+/* A part of the KeyIDs is TDX's */
+static void test_tdx(void)
+{
+    QTestState *qts = start("keyid-bits=4,tdx-keyid-bits=1", "");
+    Regs r = {};
+    int k;
+
+    g_assert_cmphex(rdmsr(qts, 0, MSR_CAPABILITY), ==,
+                    5 | 4ULL << 32 | 15ULL << 36);
+    g_assert_cmphex(rdmsr(qts, 0, MSR_ACTIVATE), ==,
+                    3 | 4ULL << 32 | 1ULL << 36 | 5ULL << 48);
+    g_assert_cmphex(rdmsr(qts, 0, MSR_PARTITIONING), ==, 7 | 8ULL << 32);
+    g_assert_cmphex(wrmsr(qts, 0, MSR_PARTITIONING, 15), ==, GP);
+    for (k = 0; k < 16; k++) {
+        g_assert_cmpint(pconfig(qts, 0, k, SET_KEY_DIRECT | AES_256,
+                                data_key, tweak_key), ==,
+                        k >= 1 && k <= 7 ? 0 : 3);
+    }
+
+    /* KEYID() is for 6 bits */
+    load(qts, 0, map(qts, 0, 0, PAGE | KEYID(7 << 2)));
+    r.rdi = map(qts, 0, 0, PAGE | KEYID(8 << 2));
+    RUN(qts, 0, op_load, &r);
+    g_assert_cmphex(r.vector, ==, PF);
+    g_assert_cmphex(r.error & 8, ==, 8);
+    stop(qts);
+
+    /* Fewer keys than the bits allow for: the last ones are missing */
+    qts = start("keyid-bits=4,tdx-keyid-bits=2,max-keys=9", "");
+    g_assert_cmphex(rdmsr(qts, 0, MSR_PARTITIONING), ==, 3 | 6ULL << 32);
+    stop(qts);
+
+    /* The guest activates it */
+    qts = start("keyid-bits=4,tdx-keyid-bits=2,activate=off", "");
+    g_assert_cmphex(rdmsr(qts, 0, MSR_PARTITIONING), ==, 0);
+    g_assert_cmphex(wrmsr(qts, 0, MSR_ACTIVATE,
+                          2 | 4ULL << 32 | 3ULL << 36 | 5ULL << 48), ==, GP);
+    g_assert_cmphex(wrmsr(qts, 0, MSR_ACTIVATE,
+                          2 | 2ULL << 32 | 2ULL << 36 | 5ULL << 48), ==, GP);
+    g_assert_cmphex(wrmsr(qts, 0, MSR_ACTIVATE,
+                          2 | 3ULL << 32 | 1ULL << 36 | 5ULL << 48), ==,
+                    NO_EXCEPTION);
+    g_assert_cmphex(rdmsr(qts, 0, MSR_PARTITIONING), ==, 3 | 4ULL << 32);
+    g_assert_cmpint(pconfig(qts, 0, 3, SET_KEY_DIRECT | AES_256,
+                            data_key, tweak_key), ==, 0);
+    g_assert_cmpint(pconfig(qts, 0, 4, SET_KEY_DIRECT | AES_256,
+                            data_key, tweak_key), ==, 3);
+    stop(qts);
+
+    /* None without TDX */
+    qts = start("", "");
+    g_assert_cmphex(rdmsr(qts, 0, MSR_PARTITIONING), ==, 0);
     stop(qts);
 }
 
@@ -978,6 +1037,74 @@ static void test_cache_reuse(const void *mode)
     store(t.qts, 0, t.va5, 1);
     set_key(t.qts, 0, 5);
     cache_stop(&t, "key-reuse", 1, 5, 5);
+}
+
+static void cache_store_often(CacheTest *t, unsigned count)
+{
+    Regs r = { .rdi = t->va5, .rcx = count };
+
+    RUN(t->qts, 0, op_store_often, &r);
+    g_assert_cmphex(r.vector, ==, NO_EXCEPTION);
+}
+
+static void cache_flush_page(CacheTest *t)
+{
+    for (int i = 0; i < 64; i++) {
+        FLUSH(t->qts, 0, op_clflush, t->va5 + i * 64);
+    }
+}
+
+/* Leave the view, and return: how many violations have there been? */
+static int64_t cache_leave(CacheTest *t)
+{
+    load(t->qts, 0, t->va6);
+    load(t->qts, 0, t->va5);
+    /* In strict mode lines come back */
+    cache_flush_page(t);
+    return counter(t->qts, "violations");
+}
+
+/* Many stores to few lines: the others are taken as dirty, if one lets it */
+static void test_cache_hot(const void *mode)
+{
+    g_autofree char *exact = g_strdup_printf("%s,cache-exact=on",
+                                             (const char *)mode);
+    CacheTest t;
+
+    cache_start(&t, mode);
+    load(t.qts, 0, t.va5);
+    /* What counts is how many there are since the last time */
+    for (int i = 0; i < 3; i++) {
+        cache_store_often(&t, 1000);
+        FLUSH(t.qts, 0, op_clflush, t.va5);
+        g_assert_cmpint(cache_leave(&t), ==, 0);
+    }
+    cache_store_often(&t, 1100);
+    FLUSH(t.qts, 0, op_clflush, t.va5);
+    g_assert_cmpint(cache_leave(&t), ==, 1);
+
+    /* A guest that writes back pages as a whole is not blamed */
+    cache_store_often(&t, 1100);
+    cache_flush_page(&t);
+    g_assert_cmpint(cache_leave(&t), ==, 1);
+
+    /* Stores after that are seen again */
+    cache_store_often(&t, 1100);
+    cache_flush_page(&t);
+    store(t.qts, 0, t.va5, 0);
+    g_assert_cmpint(cache_leave(&t), ==, 2);
+    stop(t.qts);
+
+    cache_start(&t, exact);
+    load(t.qts, 0, t.va5);
+    cache_store_often(&t, 20000);
+    FLUSH(t.qts, 0, op_clflush, t.va5);
+    g_assert_cmpint(cache_leave(&t), ==, 0);
+    store(t.qts, 0, t.va5 + 0x80, 1);
+    cache_store_often(&t, 20000);
+    FLUSH(t.qts, 0, op_clflush, t.va5);
+    g_assert_cmpint(cache_leave(&t), ==, 1);
+    stop(t.qts);
 }
 
 /* The trace says who did it */
@@ -2083,6 +2210,7 @@ int main(int argc, char **argv)
     close(fd);
 
     qtest_add_func("/mktme/enumeration", test_enumeration);
+    qtest_add_func("/mktme/tdx", test_tdx);
     qtest_add_func("/mktme/off", test_off);
     qtest_add_func("/mktme/activate", test_activate);
     qtest_add_func("/mktme/pconfig/failures", test_pconfig_failures);
@@ -2137,6 +2265,7 @@ int main(int argc, char **argv)
             { "same-key", test_cache_same_key },
             { "wrong-keyid", test_cache_wrong_keyid },
             { "partial-flush", test_cache_partial },
+            { "hot", test_cache_hot },
             { "store-after-flush", test_cache_store_after },
             { "key-reuse", test_cache_reuse },
         };

@@ -20,6 +20,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/delay.h>
 #include <linux/highmem.h>
+#include <linux/hugetlb.h>
 #include <linux/kobject.h>
 #include <linux/memory.h>
 #include <linux/misc_cgroup.h>
@@ -35,6 +36,7 @@
 #include <linux/syscore_ops.h>
 #include <linux/sysfs.h>
 #include <linux/topology.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include <asm/cacheflush.h>
@@ -114,6 +116,12 @@ static unsigned int mktme_nr_keyids;	/* bits set in it */
 static struct mktme_key **mktme_key_table;
 
 static struct workqueue_struct *mktme_wq;
+
+/* Number of pages under any key: the sum is what counts. */
+static DEFINE_PER_CPU(long, mktme_nr_pages);
+
+/* Of those who wait for a KeyID that is on its way back. */
+static DECLARE_WAIT_QUEUE_HEAD(mktme_keyid_wait);
 
 /* The package that a node's memory is attached to, or -1 where none is known. */
 static int mktme_node_package[MAX_NUMNODES] = {
@@ -255,29 +263,75 @@ u64 __mktme_page_keyid_bits(const struct page *page)
 }
 EXPORT_SYMBOL(__mktme_page_keyid_bits);
 
-static void set_page_key(struct page *page, struct mktme_key *key)
+static void count_pages(struct mktme_key *key, long nr)
 {
-	struct page_ext *ext;
-
-	/* Without the flag, nobody looks at the KeyID. */
-	if (!key) {
-		clear_bit(PG_encrypted, &page->flags);
-		return;
-	}
-
-	ext = page_ext_get(page);
-	WRITE_ONCE(*page_ext_keyid(ext), key->keyid);
-	page_ext_put(ext);
-	set_bit(PG_encrypted, &page->flags);
+	this_cpu_add(*key->nr_pages, nr);
+	this_cpu_add(mktme_nr_pages, nr);
 }
 
-/* Write back and drop the lines of a page under the KeyID it has now. */
-static void flush_page(struct page *page)
+/*
+ * The page structs of a huge page of hugetlbfs beyond the first page of them can
+ * be aliases of those there, which see their flags, but must not be written to.
+ */
+static unsigned long nr_page_flags(struct page *page, unsigned long nr)
 {
-	void *addr = kmap_local_page(page);
+	if (PageHuge(page) &&
+	    folio_test_hugetlb_vmemmap_optimized(page_folio(page)))
+		return min(nr, PAGE_SIZE / sizeof(struct page));
+	return nr;
+}
+
+/* Without the flags, nobody looks at the KeyIDs. */
+static void set_pages_encrypted(struct page *page, unsigned long nr)
+{
+	unsigned long i;
+
+	nr = nr_page_flags(page, nr);
+	for (i = 0; i < nr; i++)
+		set_bit(PG_encrypted, &page[i].flags);
+}
+
+static void clear_pages_encrypted(struct page *page, unsigned long nr)
+{
+	unsigned long i;
+
+	nr = nr_page_flags(page, nr);
+	for (i = 0; i < nr; i++)
+		clear_bit(PG_encrypted, &page[i].flags);
+}
+
+static void set_page_keyid(struct page *page, unsigned int keyid)
+{
+	struct page_ext *ext = page_ext_get(page);
+
+	WRITE_ONCE(*page_ext_keyid(ext), keyid);
+	page_ext_put(ext);
+}
+
+/* A window to a page under a KeyID that need not be the one it has. */
+static void *map_page(struct page *page, unsigned int keyid)
+{
+	if (!keyid)
+		return page_to_virt(page);
+	return __kmap_local_pfn_prot(page_to_pfn(page),
+		__pgprot(pgprot_val(PAGE_KERNEL) |
+			 (u64)keyid << mktme_keyid_shift));
+}
+
+/* Write back and drop the lines of a page under a KeyID. */
+static void flush_page(struct page *page, unsigned int keyid)
+{
+	void *addr = map_page(page, keyid);
 
 	clflush_cache_range(addr, PAGE_SIZE);
 	kunmap_local(addr);
+}
+
+/* Huger than khugepaged's, which come in atomic context, takes a while. */
+static void pause_before_page(unsigned long i)
+{
+	if (i && i % PTRS_PER_PTE == 0)
+		cond_resched();
 }
 
 /**
@@ -288,29 +342,54 @@ static void flush_page(struct page *page)
  *
  * Without @zero, the folio must be written before it is read.
  *
- * Context: Any.
+ * Context: Any; may sleep if the folio is larger than a page table's.
  */
 void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero)
 {
-	long i, nr = folio_nr_pages(folio);
+	unsigned long i, nr = folio_nr_pages(folio);
 
 	percpu_ref_get_many(&key->ref, nr);
-	this_cpu_add(*key->nr_pages, nr);
+	count_pages(key, nr);
 
-	/* Nothing of the direct map's may be written back over what follows. */
-	clflush_cache_range(page_to_virt(&folio->page), nr << PAGE_SHIFT);
 	for (i = 0; i < nr; i++) {
 		struct page *page = folio_page(folio, i);
+		void *addr;
 
-		set_page_key(page, key);
-		if (zero)
-			clear_highpage(page);
+		pause_before_page(i);
+		/* Nothing of the direct map's may be written back over it. */
+		flush_page(page, 0);
+		set_page_keyid(page, key->keyid);
+		if (zero) {
+			addr = map_page(page, key->keyid);
+			clear_page(addr);
+			kunmap_local(addr);
+		}
 	}
+	set_pages_encrypted(&folio->page, nr);
+}
+
+/* Nobody can reach the pages, and no line of them is in any cache. */
+static void take_pages_back(struct mktme_key *key, struct page *page,
+			    unsigned long nr)
+{
+	clear_pages_encrypted(page, nr);
+	count_pages(key, -(long)nr);
+	percpu_ref_put_many(&key->ref, nr);
+}
+
+static void flush_and_take_back(struct mktme_key *key, struct page *page,
+				unsigned long nr)
+{
+	unsigned long i;
+
+	for (i = 0; i < nr; i++)
+		flush_page(page + i, key->keyid);
+	take_pages_back(key, page, nr);
 }
 
 /**
  * __mktme_free_pages - take freed pages back from their key
- * @page: the first of them
+ * @page: the first of them, the head if they are a folio
  * @order: there are 2^@order, all under the same key
  *
  * No mapping of them is left.  They are fit for any use afterwards, but what
@@ -321,53 +400,86 @@ void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero)
 void __mktme_free_pages(struct page *page, unsigned int order)
 {
 	struct mktme_key *key = page_mktme_key(page);
-	unsigned long i, nr = 1UL << order;
 
-	for (i = 0; i < nr; i++) {
-		flush_page(page + i);
-		set_page_key(page + i, NULL);
-	}
-
-	this_cpu_sub(*key->nr_pages, nr);
-	percpu_ref_put_many(&key->ref, nr);
+	flush_and_take_back(key, page, 1UL << order);
 }
 
 /**
- * mktme_reencrypt_page - change a page's key and keep its contents
- * @page: the page; nobody can reach it by any mapping, CPU's or device's
- * @key: the key, kept alive by the caller; NULL for none
- * @buf: PAGE_SIZE bytes to work with; holds plaintext afterwards
+ * mktme_release_poisoned - take a page back from its key that is never freed
+ * @page: a page with a hardware error, unmapped; the caller has the one reference
  *
  * Context: Any.
  */
-void mktme_reencrypt_page(struct page *page, struct mktme_key *key, void *buf)
+void mktme_release_poisoned(struct page *page)
 {
-	struct mktme_key *old = page_mktme_key(page);
+	struct mktme_key *key = page_mktme_key(page);
 
 	if (key)
-		percpu_ref_get(&key->ref);
+		flush_and_take_back(key, page, 1);
+}
 
-	memcpy_from_page(buf, page, 0, PAGE_SIZE);
-	flush_page(page);
-	set_page_key(page, key);
-	memcpy_to_page(page, 0, buf, PAGE_SIZE);
+/**
+ * mktme_reencrypt_folio - change a folio's key and keep its contents
+ * @folio: the folio; nobody can reach it by any mapping, CPU's or device's
+ * @key: the key, kept alive by the caller; NULL for none
+ * @buf: PAGE_SIZE bytes to work with; holds plaintext afterwards
+ *
+ * Context: Process context, may sleep.
+ */
+void mktme_reencrypt_folio(struct folio *folio, struct mktme_key *key,
+			   void *buf)
+{
+	struct mktme_key *old = page_mktme_key(&folio->page);
+	unsigned int old_keyid = old ? old->keyid : 0;
+	unsigned int keyid = key ? key->keyid : 0;
+	unsigned long i, nr = folio_nr_pages(folio);
 
-	if (key)
-		this_cpu_inc(*key->nr_pages);
-	if (old) {
-		this_cpu_dec(*old->nr_pages);
-		percpu_ref_put(&old->ref);
+	if (key) {
+		percpu_ref_get_many(&key->ref, nr);
+		count_pages(key, nr);
+	}
+
+	for (i = 0; i < nr; i++) {
+		struct page *page = folio_page(folio, i);
+		void *addr;
+
+		pause_before_page(i);
+		addr = map_page(page, old_keyid);
+		memcpy(buf, addr, PAGE_SIZE);
+		clflush_cache_range(addr, PAGE_SIZE);
+		kunmap_local(addr);
+
+		addr = map_page(page, keyid);
+		memcpy(addr, buf, PAGE_SIZE);
+		kunmap_local(addr);
+		if (key)
+			set_page_keyid(page, keyid);
+	}
+
+	if (key && !old)
+		set_pages_encrypted(&folio->page, nr);
+	if (old && !key) {
+		take_pages_back(old, &folio->page, nr);
+	} else if (old) {
+		count_pages(old, -(long)nr);
+		percpu_ref_put_many(&old->ref, nr);
 	}
 }
 
-static unsigned long mktme_key_bytes(const struct mktme_key *key)
+/* Exact where nothing changes meanwhile; takes no lock. */
+static unsigned long mktme_sum_bytes(long __percpu *nr_pages)
 {
 	long sum = 0;
 	int cpu;
 
 	for_each_possible_cpu(cpu)
-		sum += *per_cpu_ptr(key->nr_pages, cpu);
+		sum += READ_ONCE(*per_cpu_ptr(nr_pages, cpu));
 	return max(sum, 0L) << PAGE_SHIFT;
+}
+
+static unsigned long mktme_key_bytes(const struct mktme_key *key)
+{
+	return mktme_sum_bytes(key->nr_pages);
 }
 
 /*
@@ -683,6 +795,7 @@ static void mktme_release_work(struct work_struct *work)
 	misc_cg_uncharge(MISC_CG_RES_MKTME, key->misc_cg, 1);
 	put_misc_cg(key->misc_cg);
 	mktme_free_key(key);
+	wake_up_all(&mktme_keyid_wait);
 }
 
 static void mktme_key_release(struct percpu_ref *ref)
@@ -772,12 +885,21 @@ unlock:
 	return ret;
 }
 
+/* Counts the attempts to erase a key; those up to the second one are collected. */
+static atomic_long_t mktme_erasures;
+static long mktme_collected;
+
 /* Unmap what is left of erased keys, by and by. */
 static void mktme_collect_erased(struct work_struct *work)
 {
+	long erasures = atomic_long_read(&mktme_erasures);
+
 	mktme_replace_vma_keys(&mktme_erased_key, &mktme_erased_key, true);
 	/* Some have left their mappings and wait to be put to a list. */
 	lru_add_drain_all();
+
+	WRITE_ONCE(mktme_collected, erasures);
+	wake_up_all(&mktme_keyid_wait);
 }
 
 static DECLARE_WORK(mktme_collect_work, mktme_collect_erased);
@@ -942,22 +1064,49 @@ int mktme_key_erase(struct mktme_key *key)
 	trace_mktme_erase(key->keyid, pages, ret);
 	if (ret)
 		mktme_key_supersede(key, false);
+	atomic_long_inc(&mktme_erasures);
 	/* Not on mktme_wq, which is flushed under locks that faults can take. */
 	queue_work(system_unbound_wq, &mktme_collect_work);
 	return ret;
 }
 
-/**
- * mktme_wait_collected - wait until the pages of erased keys are freed
- *
- * So that their KeyIDs are on their way back.
- *
- * Context: Process context, sleeps; waits for mmap locks of any mm, so that no
- * lock may be held that a page fault can take.
- */
-void mktme_wait_collected(void)
+/* Would a KeyID be refused, to whoever is in the cgroup? */
+static bool mktme_keyids_exhausted(struct misc_cg *cg)
 {
-	flush_work(&mktme_collect_work);
+#ifdef CONFIG_CGROUP_MISC
+	struct misc_res *res;
+
+	for (; cg; cg = css_misc(cg->css.parent)) {
+		res = &cg->res[MISC_CG_RES_MKTME];
+		if ((u64)atomic64_read(&res->usage) >= READ_ONCE(res->max))
+			return true;
+	}
+#endif
+	return READ_ONCE(mktme_nr_keyids) >= mktme_max_keyid;
+}
+
+/**
+ * mktme_wait_collected - wait for the KeyIDs of erased keys if there is no other
+ *
+ * The pages of an erased key hold its KeyID until a worker has unmapped them, which
+ * needs the mmap locks of all that have memory under a key: it gets no further where
+ * somebody holds one for long.  So those who can have another KeyID do not wait for
+ * it, and the others only until a signal comes.
+ *
+ * Context: Process context, sleeps.  No lock may be held that a page fault can take.
+ * Return: 0, or -ERESTARTSYS.
+ */
+int mktme_wait_collected(void)
+{
+	long erasures = atomic_long_read(&mktme_erasures);
+	struct misc_cg *cg = get_current_misc_cg();
+	int ret;
+
+	ret = wait_event_interruptible(mktme_keyid_wait,
+				       READ_ONCE(mktme_collected) - erasures >= 0 ||
+				       !mktme_keyids_exhausted(cg));
+	put_misc_cg(cg);
+	return ret;
 }
 
 /**
@@ -1183,30 +1332,17 @@ static ssize_t algorithms_show(struct kobject *kobj,
 	return len;
 }
 
-static unsigned long mktme_encrypted_bytes(void)
-{
-	unsigned long sum = 0;
-	unsigned int keyid;
-
-	mutex_lock(&mktme_lock);
-	for_each_set_bit(keyid, mktme_keyids, mktme_max_keyid + 1)
-		if (mktme_key_table[keyid])
-			sum += mktme_key_bytes(mktme_key_table[keyid]);
-	mutex_unlock(&mktme_lock);
-	return sum;
-}
-
 static ssize_t encrypted_bytes_show(struct kobject *kobj,
 				    struct kobj_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%lu\n", mktme_encrypted_bytes());
+	return sysfs_emit(buf, "%lu\n", mktme_sum_bytes(&mktme_nr_pages));
 }
 
 void mktme_report_meminfo(struct seq_file *m)
 {
 	if (mktme_enabled())
 		seq_printf(m, "Encrypted:      %8lu kB\n",
-			   mktme_encrypted_bytes() >> 10);
+			   mktme_sum_bytes(&mktme_nr_pages) >> 10);
 }
 
 static struct kobj_attribute keyids_total_attr = __ATTR_RO(keyids_total);

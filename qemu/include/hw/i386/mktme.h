@@ -133,6 +133,15 @@ hwaddr x86_mktme_join(X86MktmeState *s, unsigned package, hwaddr addr,
                       unsigned keyid);
 
 /**
+ * x86_mktme_reserved: address bits that page tables may not have set
+ * @s: the object
+ * @package: package of the CPU that walks them
+ *
+ * Returns: the mask of those KeyID bits that are TDX's.
+ */
+uint64_t x86_mktme_reserved(X86MktmeState *s, unsigned package);
+
+/**
  * x86_mktme_in_view: is a page seen through a KeyID now?
  * @s: the object
  * @addr: address in the page
@@ -208,7 +217,7 @@ bool x86_mktme_tracks_lines(X86MktmeState *s);
  * x86_mktme_store: a CPU stores to a page that is in the right view
  * @s: the object
  * @addr: physical address
- * @size: number of bytes, which do not cross a page
+ * @size: number of bytes, which do not cross a page; 0 only to ask
  *
  * Returns: whether all lines of the page may be dirty now.
  */

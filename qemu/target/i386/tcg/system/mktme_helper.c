@@ -132,7 +132,8 @@ void x86_mktme_enter(CPUX86State *env, hwaddr addr, unsigned keyid,
 bool x86_cpu_store_notify(CPUState *cs, CPUTLBEntryFull *full, vaddr addr,
                           unsigned size)
 {
-    return x86_mktme_store(X86_CPU(cs)->mktme,
+    /* Not X86_CPU(cs): this is called very often */
+    return x86_mktme_store(env_archcpu(cpu_env(cs))->mktme,
                            full->phys_addr | (addr & ~TARGET_PAGE_MASK), size);
 }
 

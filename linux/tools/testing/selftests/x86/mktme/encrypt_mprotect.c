@@ -187,17 +187,6 @@ TEST_F(enc, memory_that_can_not_be_encrypted)
 	self->mem[0] = 1;
 }
 
-TEST_F(enc, hugetlb_is_refused)
-{
-	size_t huge = 2 << 20;
-	char *mem = mmap(NULL, huge, RW, MAP_PRIVATE | MAP_ANONYMOUS |
-			 MAP_HUGETLB | MAP_NORESERVE, -1, 0);
-
-	if (mem == MAP_FAILED)
-		SKIP(return, "no huge pages of 2M");
-	EXPECT_ERR(EINVAL, encrypt_mprotect(mem, huge, RW, self->key));
-}
-
 #ifndef __NR_mseal
 #define __NR_mseal 462
 #endif

@@ -432,7 +432,7 @@ TEST_F(service, rotate_pinned)
 }
 
 /* Wherever it is killed, a later erase finds all that was under the key. */
-TEST_F_TIMEOUT(service, killed_rotation, 120)
+TEST_F(service, killed_rotation)
 {
 	enum { VMAS = 16 };
 	size_t part = 32 * self->page;
@@ -792,7 +792,7 @@ TEST_F(service, cgroup)
  * Load and misuse
  */
 
-TEST_F_TIMEOUT(service, thousands_of_keys, 300)
+TEST_F(service, thousands_of_keys)
 {
 	long total = read_sysfs(SYSFS "keyids_total"), made = 0, i;
 	char name[32];
@@ -896,7 +896,7 @@ static void *work(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(service, many_at_once, 300)
+TEST_F(service, many_at_once)
 {
 	struct sigaction sa = { .sa_handler = racer_sigbus };
 	struct worker w[8];
@@ -960,7 +960,7 @@ static bool payload_good(const char *payload, size_t len)
 	return true;
 }
 
-TEST_F_TIMEOUT(service, fuzz_payload, 300)
+TEST_F(service, fuzz_payload)
 {
 	static const char * const words[] = {
 		"type=cpu", "type=user", "type=no-encrypt", "type=", "algorithm=aes-xts-128",

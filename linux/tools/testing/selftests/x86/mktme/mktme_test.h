@@ -20,6 +20,10 @@
 
 #include "../../kselftest_harness.h"
 
+/* Half a minute can pass while a machine, or an emulator, is busy with others. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT 300
+
 #define RW		(PROT_READ | PROT_WRITE)
 #define SYSFS		"/sys/kernel/mm/mktme/"
 #define CPU_128		"type=cpu algorithm=aes-xts-128"
@@ -37,6 +41,7 @@
 #define KEY_POS_SETATTR	0x20000000
 #define KEY_POS_ALL	0x3f000000
 #define KEY_USR_VIEW	0x00010000
+#define KEY_USR_SEARCH	0x00080000
 #define KEY_OTH_SEARCH	0x00000008
 
 typedef int32_t serial_t;

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What tests of mm need beside mktme_test.h */
+#ifndef MKTME_MM_H
+#define MKTME_MM_H
+
+#include "mktme_test.h"
+
+/* Bytes of pages under a KeyID, or -1: what the VMAs say is another matter. */
+static inline long key_bytes(long keyid)
+{
+	char path[64];
+	FILE *f;
+	long ret;
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/mktme/keyids/%ld/bytes",
+		 keyid);
+	f = fopen(path, "r");
+	if (!f || fscanf(f, "%ld", &ret) != 1)
+		ret = -1;
+	if (f)
+		fclose(f);
+	return ret;
+}
+
+/* The KeyID that a key has now. */
+static inline long key_keyid(serial_t key)
+{
+	char *probe = map_anon(getpagesize());
+	long keyid;
+
+	if (encrypt_mprotect(probe, getpagesize(), RW, key))
+		return -1;
+	keyid = keyid_at(probe);
+	munmap(probe, getpagesize());
+	return keyid;
+}
+
+/* A field of a VMA in smaps, in kB, or -1. */
+static inline long smaps_kb(const void *addr, const char *field)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long s, e, a = (unsigned long)addr;
+	bool here = false;
+	char line[512], name[64];
+	long kb, ret = -1;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &s, &e) == 2)
+			here = a >= s && a < e;
+		else if (here && sscanf(line, "%63[^:]: %ld kB", name, &kb) == 2 &&
+			 !strcmp(name, field))
+			ret = kb;
+	}
+	if (f)
+		fclose(f);
+	return ret;
+}
+
+static inline bool write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (fd >= 0)
+		close(fd);
+	return done;
+}
+
+static inline bool write_number(const char *path, long val)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%ld", val);
+	return write_file(path, text);
+}
+
+/* Does the child touch the address and die of the signal? */
+static inline bool dies_of(int sig, volatile char *addr)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		*addr;
+		_exit(0);
+	}
+	return waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) &&
+	       WTERMSIG(status) == sig;
+}
+
+#endif /* MKTME_MM_H */
