@@ -19,22 +19,27 @@ state() { host qmp query-mktme | tr '{}' '\n\n' | grep "\"keyid\": $1\>" | sed '
 counts() { echo "$(kernel | wc -l) $(cat $mm/keyids_in_use) $(sed -n 's/^mktme //p' /sys/fs/cgroup/misc.current)"; }
 agree() {
 	k=$(kernel) e=$(emulator) c=$(counts)
-	[ "$e" = "$(for n in $k; do echo "$n"; echo "$n"; done)" ] && set -- $c && [ "$1 $2" = "$2 $3" ]
+	why="differ: kernel $k; emulator $e; counts $c"
+	[ "$e" = "$(for n in $k; do echo "$n"; echo "$n"; done)" ] && set -- $c && [ "$1 $2" = "$2 $3" ] || return
+	# What each key is said to be, it is
+	sed -n 's/.* mktme .*: \(.*\) KeyID \([0-9]*\)$/\2 \1/p' /proc/keys >/tmp/keys
+	while read -r id type alg; do
+		is=$(state "$id")
+		why="KeyID $id is $is, not $type $alg"
+		[ "$is" = "${alg:-$type}" ] || return
+	done </tmp/keys
+	sum=$(cat $mm/keyids/*/bytes 2>/dev/null | awk '{ s += $1 } END { print s + 0 }')
+	all=$(cat $mm/encrypted_bytes)
+	why="bytes: $sum, of all $all, $(grep Encrypted /proc/meminfo)"
+	[ "$sum" = "$all" ] && [ "$(sed -n 's/^Encrypted: *\([0-9]*\) kB/\1/p' /proc/meminfo)" = $((all >> 10)) ]
 }
-# Some are on their way back
-for i in $(seq 300); do agree && break; sleep 0.1; done
-agree || { echo "differ: kernel $k; emulator $e; counts $c"; exit 1; }
-# What each key is said to be, it is
-sed -n 's/.* mktme .*: \(.*\) KeyID \([0-9]*\)$/\2 \1/p' /proc/keys >/tmp/keys
-while read -r id type alg; do
-	is=$(state "$id")
-	[ "$is" = "${alg:-$type}" ] || { echo "KeyID $id is $is, not $type $alg"; exit 1; }
-done </tmp/keys
-sum=$(cat $mm/keyids/*/bytes 2>/dev/null | awk '{ s += $1 } END { print s + 0 }')
-all=$(cat $mm/encrypted_bytes)
-[ "$sum" = "$all" ] && [ "$(sed -n 's/^Encrypted: *\([0-9]*\) kB/\1/p' /proc/meminfo)" = $((all >> 10)) ] ||
-	{ echo "bytes: $sum, of all $all, $(grep Encrypted /proc/meminfo)"; exit 1; }
-echo "agree: $c, $(wc -l </tmp/keys) keys, $all bytes"
+# Some are on their way back, so that what is asked one after the other may differ
+for i in $(seq 300); do
+	agree && { echo "agree: $c, $(wc -l </tmp/keys) keys, $all bytes"; exit 0; }
+	sleep 0.1
+done
+echo "$why"
+exit 1
 GUEST
 # 31 KeyIDs; keys that have expired are collected at once
 guest --kernel "$kernel" --cache strict --sockets 2 --keyid-bits 5 --timeout $((seconds * 10 + 600)) \
