@@ -10,10 +10,15 @@ need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests
 
 # icount: a nanosecond of the guest's time is an instruction
 "$TOP/vm/boot" --kernel "$kernel" --cache report --smp 1 --exec '
-	for mib in 32 128; do for pages in small huge; do erasecost $pages $mib; done; done' \
+	# Huge pages while there are some; what was erased is to be free again
+	for pages in huge huge huge huge small small; do for mib in 32 128; do
+		erasecost $pages $mib
+		until [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 0 ]; do sleep 0.1; done
+	done; done' \
 	-- -icount shift=0,sleep=off >"$T/o" 2>"$T/e" || diag <"$T/e"
 diag <"$T/o"
-of() { awk -v p="$1" -v m="$2" -v f="$3" '$1 == p && $2 == m { print $f }' "$T/o"; }
+# The least of each: now and then an interrupt's work is counted, too
+of() { awk -v p="$1" -v m="$2" -v f="$3" '$1 == p && $2 == m { print $f }' "$T/o" | sort -n | head -1; }
 
 # less WHAT A TIMES B: A, so many times, is still less than B
 less() {

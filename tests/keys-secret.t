@@ -25,7 +25,7 @@ found() {
 	shift
 	rm -f "$T/memory"
 	guest --kernel "$kernel" --memory 256M --mktme tme-bypass=on --out "$T" "$@" -- \
-		"$command && sleep 1 && host dump 0x100000 0xf000000 memory" >"$T/o" 2>&1 || { cat "$T/o"; return; }
+		"$command && sleep 1 && host dump 0x100000 0xff00000 memory" >"$T/o" 2>&1 || { cat "$T/o"; return; }
 	[ -s "$T/memory" ] || { echo "no dump"; return; }
 	python3 "$T/find" "$T/memory" | sort -u | tr '\n' ' '
 }
