@@ -47,6 +47,7 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qom/object_interfaces.h"
+#include "system/cpu-timers.h"
 #include "system/hostmem.h"
 #include "system/numa.h"
 #include "system/reset.h"
@@ -608,7 +609,7 @@ bool x86_mktme_store(X86MktmeState *s, hwaddr addr, unsigned size)
     unsigned first = addr % MKTME_PAGE_SIZE / MKTME_LINE_SIZE;
     unsigned last = (addr + size - 1) % MKTME_PAGE_SIZE / MKTME_LINE_SIZE;
     uint64_t *dirty, old, bits;
-    uint16_t *stores;
+    uint16_t *stores, count;
     size_t page;
 
     if (!r) {
@@ -628,13 +629,20 @@ bool x86_mktme_store(X86MktmeState *s, hwaddr addr, unsigned size)
     if (old == UINT64_MAX) {
         return true;
     }
-    /* vCPUs that do this at the same time may lose some counts */
+    /*
+     * vCPUs that do this at the same time may lose some counts. How many stores
+     * are seen depends on the size of the TLB, and that on the time.
+     */
     stores = &r->stores[page];
-    if (s->cache_exact || qatomic_read(stores) < MKTME_HOT_STORES) {
-        qatomic_set(stores, qatomic_read(stores) + 1);
+    count = qatomic_read(stores);
+    if (s->cache_exact || icount_enabled() || count < MKTME_HOT_STORES) {
+        qatomic_cmpxchg(stores, count, (uint16_t)(count + 1));
         return false;
     }
-    qatomic_set(dirty, UINT64_MAX);
+    /* Not if lines were written back meanwhile */
+    if (qatomic_cmpxchg(dirty, old, UINT64_MAX) != old) {
+        return false;
+    }
     trace_mktme_hot(addr & TARGET_PAGE_MASK, old);
     return true;
 }
