@@ -156,17 +156,25 @@ static bool has_other_refs(struct folio *folio)
 }
 
 /*
- * For the page that is mapped at an address, under the page table lock: what is
- * there to do before its folio can be encrypted anew?  Nothing if REKEY_NEXT.
+ * For the page that is mapped at an address, under the page table lock: is its
+ * folio to be encrypted anew now?  If not, *@step tells what is to be done
+ * before it can be, or that there is nothing to do.
  */
-static enum rekey_step check_page(struct rekey *rk, struct page *page)
+static bool rekey_page_now(struct rekey *rk, struct page *page,
+			   enum rekey_step *step)
 {
 	struct folio *folio = page_folio(page);
 
+	if (page_mktme_key(page) == rk->key)
+		*step = REKEY_NEXT;
+	else if (rk->phase != REKEY_PREPARE)
+		return true;
 	/* A huge page can be a file's. */
-	if (!folio_test_anon(folio) || !PageAnonExclusive(page))
-		return REKEY_UNSHARE;
-	return has_other_refs(folio) ? REKEY_WAIT : REKEY_NEXT;
+	else if (!folio_test_anon(folio) || !PageAnonExclusive(page))
+		*step = REKEY_UNSHARE;
+	else
+		*step = has_other_refs(folio) ? REKEY_WAIT : REKEY_NEXT;
+	return false;
 }
 
 /*
@@ -207,6 +215,7 @@ static void unlock_after_rekey(struct rekey *rk, struct folio *folio, int refs)
 static enum rekey_step rekey_hugetlb(struct rekey *rk, unsigned long addr,
 				     unsigned long *next)
 {
+	struct address_space *mapping = rk->vma->vm_file->f_mapping;
 	struct hstate *h = hstate_vma(rk->vma);
 	struct mm_struct *mm = rk->vma->vm_mm;
 	enum rekey_step step = REKEY_NEXT;
@@ -215,9 +224,11 @@ static enum rekey_step rekey_hugetlb(struct rekey *rk, unsigned long addr,
 	pte_t *ptep, pte;
 
 	*next = addr + huge_page_size(h);
+	/* Truncating the file, or a hole in it, unmaps private pages as well. */
+	i_mmap_lock_read(mapping);
 	ptep = hugetlb_walk(rk->vma, addr, huge_page_size(h));
 	if (!ptep)
-		return REKEY_NEXT;
+		goto unlock_mapping;
 
 	ptl = huge_pte_lock(h, mm, ptep);
 	pte = huge_ptep_get(mm, addr, ptep);
@@ -227,12 +238,8 @@ static enum rekey_step rekey_hugetlb(struct rekey *rk, unsigned long addr,
 		goto unlock;
 	}
 	folio = page_folio(pte_page(pte));
-	if (page_mktme_key(&folio->page) == rk->key)
+	if (!rekey_page_now(rk, &folio->page, &step))
 		goto unlock;
-	if (rk->phase == REKEY_PREPARE) {
-		step = check_page(rk, &folio->page);
-		goto unlock;
-	}
 	if (!lock_for_rekey(folio, 1)) {
 		step = REKEY_WAIT;
 		goto unlock;
@@ -246,10 +253,12 @@ static enum rekey_step rekey_hugetlb(struct rekey *rk, unsigned long addr,
 	set_huge_pte_at(mm, addr, ptep, pte, huge_page_size(h));
 	spin_unlock(ptl);
 	unlock_after_rekey(rk, folio, 1);
-	return REKEY_NEXT;
+	goto unlock_mapping;
 
 unlock:
 	spin_unlock(ptl);
+unlock_mapping:
+	i_mmap_unlock_read(mapping);
 	return step;
 }
 
@@ -280,12 +289,8 @@ static enum rekey_step rekey_pmd(struct rekey *rk, unsigned long addr,
 	if (is_huge_zero_pmd(*pmd))
 		goto unlock;
 	folio = pmd_folio(*pmd);
-	if (page_mktme_key(&folio->page) == rk->key)
+	if (!rekey_page_now(rk, &folio->page, &step))
 		goto unlock;
-	if (rk->phase == REKEY_PREPARE) {
-		step = check_page(rk, &folio->page);
-		goto unlock;
-	}
 	/* Part of it keeps its key: change it page by page. */
 	if (!IS_ALIGNED(addr, PMD_SIZE) || rk->end - addr < PMD_SIZE) {
 		spin_unlock(ptl);
@@ -362,12 +367,8 @@ static enum rekey_step rekey_pte(struct rekey *rk, unsigned long addr,
 	}
 	/* NULL for the zero page: nothing is in it that needs a key. */
 	page = vm_normal_page(rk->vma, addr, pte);
-	if (!page || page_mktme_key(page) == rk->key)
+	if (!page || !rekey_page_now(rk, page, &step))
 		goto unlock;
-	if (rk->phase == REKEY_PREPARE) {
-		step = check_page(rk, page);
-		goto unlock;
-	}
 	folio = page_folio(page);
 	if (!folio_mapped_here(rk, folio, addr, ptep, pte)) {
 		folio_get(folio);

@@ -74,6 +74,7 @@ unsigned int mktme_key_keyid(const struct mktme_key *key);
 struct mktme_key *mktme_key_lookup(s32 serial);
 void mktme_key_supersede(struct mktme_key *key, bool superseded);
 bool mktme_key_superseded(const struct mktme_key *key);
+void mktme_key_join(struct mktme_key *key, struct mktme_key *other);
 int mktme_key_erase(struct mktme_key *key);
 int mktme_wait_collected(void);
 int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,

@@ -241,6 +241,7 @@ static int mktme_rotate(struct mktme_key *old, struct mktme_key *new)
 {
 	int ret;
 
+	mktme_key_join(old, new);
 	mktme_key_supersede(old, true);
 	ret = mktme_replace_vma_keys(old, new, false);
 	if (!ret)
@@ -249,7 +250,7 @@ static int mktme_rotate(struct mktme_key *old, struct mktme_key *new)
 	/*
 	 * A page that is pinned on the way back stays under the new key, which
 	 * lasts until it is gone.  Its VMA is the old key's all the same, so
-	 * that erasing that unmaps the page.
+	 * that erasing that unmaps the page, and both are erased.
 	 */
 	mktme_key_supersede(new, true);
 	mktme_key_supersede(old, false);

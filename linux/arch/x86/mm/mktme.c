@@ -20,8 +20,8 @@
 #include <linux/cpuhotplug.h>
 #include <linux/delay.h>
 #include <linux/highmem.h>
-#include <linux/hugetlb.h>
 #include <linux/kobject.h>
+#include <linux/list.h>
 #include <linux/memory.h>
 #include <linux/misc_cgroup.h>
 #include <linux/mktme.h>
@@ -83,6 +83,9 @@ static unsigned long mktme_algorithms __ro_after_init;
  * @type: what a package that comes online is to be programmed with
  * @algorithm: likewise
  * @stored: likewise, for %MKTME_TYPE_USER and only if "mktme_storekeys" is set
+ * @siblings: keys between which rotations moved pages, in a ring without a
+ *	head: what is left under each of them is data of the same key in the
+ *	key service.  Protected by mktme_lock.
  * @nr_pages: number of pages under the key
  * @misc_cg: the cgroup that is charged for the KeyID
  * @kobj: its directory in sysfs
@@ -95,6 +98,7 @@ struct mktme_key {
 	enum mktme_key_type type;
 	enum mktme_algorithm algorithm;
 	struct mktme_key_params *stored;
+	struct list_head siblings;
 	long __percpu *nr_pages;
 	struct misc_cg *misc_cg;
 	struct kobject kobj;
@@ -269,24 +273,11 @@ static void count_pages(struct mktme_key *key, long nr)
 	this_cpu_add(mktme_nr_pages, nr);
 }
 
-/*
- * The page structs of a huge page of hugetlbfs beyond the first page of them can
- * be aliases of those there, which see their flags, but must not be written to.
- */
-static unsigned long nr_page_flags(struct page *page, unsigned long nr)
-{
-	if (PageHuge(page) &&
-	    folio_test_hugetlb_vmemmap_optimized(page_folio(page)))
-		return min(nr, PAGE_SIZE / sizeof(struct page));
-	return nr;
-}
-
 /* Without the flags, nobody looks at the KeyIDs. */
 static void set_pages_encrypted(struct page *page, unsigned long nr)
 {
 	unsigned long i;
 
-	nr = nr_page_flags(page, nr);
 	for (i = 0; i < nr; i++)
 		set_bit(PG_encrypted, &page[i].flags);
 }
@@ -295,7 +286,6 @@ static void clear_pages_encrypted(struct page *page, unsigned long nr)
 {
 	unsigned long i;
 
-	nr = nr_page_flags(page, nr);
 	for (i = 0; i < nr; i++)
 		clear_bit(PG_encrypted, &page[i].flags);
 }
@@ -784,6 +774,7 @@ static void mktme_release_work(struct work_struct *work)
 	cpus_read_lock();
 	mutex_lock(&mktme_lock);
 	mktme_key_table[key->keyid] = NULL;
+	list_del(&key->siblings);
 	/* A KeyID that can't be cleared is lost rather than shared. */
 	if (mktme_clear_everywhere(key->keyid))
 		mktme_free_keyid(key->keyid);
@@ -926,6 +917,7 @@ struct mktme_key *mktme_key_create(const struct mktme_key_params *params)
 	if (!key)
 		return ERR_PTR(-ENOMEM);
 	INIT_WORK(&key->release_work, mktme_release_work);
+	INIT_LIST_HEAD(&key->siblings);
 	key->nr_pages = alloc_percpu(long);
 	if (!key->nr_pages)
 		goto free_key;
@@ -1012,7 +1004,7 @@ static int mktme_scrub(struct mktme_key *key)
 	mktme_random_params(&params, algorithm);
 
 	lockdep_assert_cpus_held();
-	mutex_lock(&mktme_lock);
+	lockdep_assert_held(&mktme_lock);
 	mktme_package_cpus(packages);
 	ret = mktme_program(key->keyid, packages, &params, &leaked);
 	/* Anything is better than to leave it there. */
@@ -1024,10 +1016,42 @@ static int mktme_scrub(struct mktme_key *key)
 		kfree_sensitive(key->stored);
 		key->stored = NULL;
 	}
-	mutex_unlock(&mktme_lock);
 	memzero_explicit(&params, sizeof(params));
 	free_cpumask_var(packages);
 	return ret;
+}
+
+/* @key, and what pages that no VMA has are left under since it was rotated. */
+static int mktme_scrub_siblings(struct mktme_key *key)
+{
+	struct mktme_key *sibling;
+	int ret, err;
+
+	mutex_lock(&mktme_lock);
+	ret = mktme_scrub(key);
+	list_for_each_entry(sibling, &key->siblings, siblings) {
+		err = mktme_scrub(sibling);
+		ret = ret ?: err;
+	}
+	mutex_unlock(&mktme_lock);
+	return ret;
+}
+
+/**
+ * mktme_key_join - have erasing one of two keys make both unreadable
+ * @key: the key that pages are about to be moved from
+ * @other: the key that they are to be moved to, just made
+ *
+ * Pages that are pinned when they are moved, or have no mapping, stay under the
+ * key that they were under.
+ *
+ * Context: Process context, sleeps.
+ */
+void mktme_key_join(struct mktme_key *key, struct mktme_key *other)
+{
+	mutex_lock(&mktme_lock);
+	list_add(&other->siblings, &key->siblings);
+	mutex_unlock(&mktme_lock);
 }
 
 /**
@@ -1058,7 +1082,7 @@ int mktme_key_erase(struct mktme_key *key)
 	if (!ret) {
 		cpus_read_lock();
 		wbinvd_on_all_cpus();
-		ret = mktme_scrub(key);
+		ret = mktme_scrub_siblings(key);
 		cpus_read_unlock();
 	}
 	trace_mktme_erase(key->keyid, pages, ret);

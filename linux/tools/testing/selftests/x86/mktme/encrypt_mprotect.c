@@ -424,20 +424,6 @@ TEST_F(enc, dontneed_gives_new_zeroes)
 	EXPECT_EQ(self->keyid, keyid_at(self->mem));
 }
 
-static long locked_kb(void)
-{
-	FILE *f = fopen("/proc/self/status", "r");
-	long kb = -1;
-	char line[256];
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "VmLck: %ld", &kb) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kb;
-}
-
 /* glibc before 2.40 passes no address with MREMAP_DONTUNMAP. */
 static void *remap_keeping(void *mem, size_t len)
 {

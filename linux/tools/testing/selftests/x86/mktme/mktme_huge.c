@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Huge pages under a key: those of hugetlbfs, and transparent ones. */
+#include <linux/falloc.h>
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -55,20 +57,6 @@ static bool zero_some(char *mem, size_t len, size_t step)
 		if (!zero(mem + i, 4096) || !zero(mem + i + step - 4096, 4096))
 			return false;
 	return true;
-}
-
-static long locked_kb(void)
-{
-	FILE *f = fopen("/proc/self/status", "r");
-	long kb = -1;
-	char line[256];
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "VmLck: %ld", &kb) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kb;
 }
 
 FIXTURE(hugetlb)
@@ -323,6 +311,89 @@ TEST_F_TIMEOUT(hugetlb, no_page_for_a_copy, 300)
 	EXPECT_EQ(0, status);
 	EXPECT_TRUE(filled_some(self->mem, self->len, self->step, 7));
 	ASSERT_TRUE(set_pool(self->dir, 2 * variant->pages));
+}
+
+/* Nor does the one who has the reservation get it from a child that has it. */
+TEST_F_TIMEOUT(hugetlb, no_page_for_the_owners_copy, 300)
+{
+	int go[2], status;
+	pid_t pid;
+	char c;
+
+	ASSERT_TRUE(set_pool(self->dir, variant->pages));
+	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
+	fill_some(self->mem, self->len, self->step, 7);
+	ASSERT_EQ(0, pipe(go));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (read(go[0], &c, 1) != 1)
+			_exit(1);
+		_exit(filled_some(self->mem, self->len, self->step, 7) ? 0 : 2);
+	}
+	EXPECT_EQ(-1, encrypt_mprotect(self->mem, self->len, RW, self->key2));
+	EXPECT_EQ(ENOMEM, errno);
+	EXPECT_EQ(self->keyid, keyid_at(self->mem));
+	ASSERT_EQ(1, write(go[1], "x", 1));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_TRUE(filled_some(self->mem, self->len, self->step, 7));
+	ASSERT_TRUE(set_pool(self->dir, 2 * variant->pages));
+}
+
+struct puncher {
+	size_t size;
+	int fd;
+	volatile bool stop;
+	unsigned long rounds;
+};
+
+static void *punch(void *arg)
+{
+	struct puncher *p = arg;
+
+	unsigned int i;
+
+	/* Now sooner, now later, so that the page is there now and then. */
+	for (i = 0; !p->stop; i++) {
+		usleep(i % 50 * 200);
+		if (!fallocate(p->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       0, p->size))
+			p->rounds++;
+	}
+	return NULL;
+}
+
+/* Holes in a file unmap the private copies of what was there. */
+TEST_F_TIMEOUT(hugetlb, holes_in_the_file, 300)
+{
+	struct puncher p = { .size = self->size };
+	long free = pool(self->dir, "free_hugepages");
+	pthread_t thread;
+	char *mem;
+	int i;
+
+	p.fd = memfd_create("holes", MFD_HUGETLB |
+			    (variant->shift << MAP_HUGE_SHIFT));
+	ASSERT_LE(0, p.fd);
+	ASSERT_EQ(0, ftruncate(p.fd, self->size));
+	mem = mmap(NULL, self->size, RW, MAP_PRIVATE, p.fd, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, punch, &p));
+	for (i = 0; i < 100; i++) {
+		mem[0] = i;
+		mem[self->size - 1] = i;
+		ASSERT_EQ(0, encrypt_mprotect(mem, self->size, RW,
+					      i % 2 ? 0 : self->key));
+	}
+	p.stop = true;
+	pthread_join(thread, NULL);
+	EXPECT_LT(0, p.rounds);
+	mem[0] = 1;
+	munmap(mem, self->size);
+	close(p.fd);
+	EXPECT_EQ(free, pool(self->dir, "free_hugepages"));
+	EXPECT_EQ(0, key_bytes(self->keyid));
 }
 
 TEST_F_TIMEOUT(hugetlb, mremap, 300)

@@ -431,6 +431,29 @@ TEST_F(service, rotate_pinned)
 	EXPECT_TRUE(filled(self->mem, self->len, 7));
 }
 
+/* A page in a pipe, without a mapping, stays under the KeyID from before. */
+TEST_F(service, erase_after_rotation)
+{
+	struct iovec iov = { .iov_base = self->mem, .iov_len = self->page };
+	char *got = malloc(self->page);
+	int p[2];
+
+	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
+	fill(self->mem, self->len, 8);
+	ASSERT_EQ(0, pipe(p));
+	ASSERT_EQ(self->page, vmsplice(p[1], &iov, 1, 0));
+	ASSERT_EQ(self->page, vmsplice(p[1], &iov, 1, 0));
+	ASSERT_EQ(0, munmap(self->mem, self->page));
+
+	ASSERT_EQ(0, update_key(self->key, CPU_128));
+	ASSERT_EQ(self->page, read(p[0], got, self->page));
+	EXPECT_TRUE(filled(got, self->page, 8));
+	ASSERT_EQ(0, update_key(self->key, ERASE));
+	ASSERT_EQ(self->page, read(p[0], got, self->page));
+	EXPECT_FALSE(filled(got, self->page, 8));
+	EXPECT_TRUE(keyids_fall_to(self->in_use));
+}
+
 /* Wherever it is killed, a later erase finds all that was under the key. */
 TEST_F(service, killed_rotation)
 {

@@ -208,4 +208,19 @@ do {									\
 		SKIP(return, "needs root, and a machine with MKTME");	\
 } while (0)
 
+/* Locked memory of this process. */
+static inline long locked_kb(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	long kb = -1;
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "VmLck: %ld", &kb) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kb;
+}
+
 #endif /* MKTME_TEST_H */
