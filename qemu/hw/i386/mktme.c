@@ -668,6 +668,9 @@ void x86_mktme_clean_line(X86MktmeState *s, hwaddr addr, unsigned keyid)
     }
     i = mktme_page(r, addr);
     if (r->view[i] == keyid) {
+        /* Whoever flushes the next line stores to it only after this */
+        QEMU_LOCK_GUARD(&s->lock);
+
         if (mktme_clean(r, i, bit) == UINT64_MAX) {
             /* It was the first one: TLB entries allowed unseen stores */
             mktme_watch_stores(r, addr & TARGET_PAGE_MASK);
