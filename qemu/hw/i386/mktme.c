@@ -483,6 +483,16 @@ bool x86_mktme_in_view(X86MktmeState *s, hwaddr addr, unsigned keyid)
     return !r || r->view[mktme_page(r, addr)] == keyid;
 }
 
+static bool mktme_maps_page(const CPUTLBEntryFull *full, void *opaque)
+{
+    return full->phys_addr == *(hwaddr *)opaque;
+}
+
+static bool mktme_maps_keyid(const CPUTLBEntryFull *full, void *opaque)
+{
+    return full->extra.x86.keyid == *(uint16_t *)opaque;
+}
+
 /* Call with all vCPUs stopped and s->lock held */
 static void mktme_switch(X86MktmeState *s, MktmeRange *r, hwaddr page,
                          uint16_t keyid, bool has_rip, uint64_t rip)
@@ -516,7 +526,7 @@ static void mktme_switch(X86MktmeState *s, MktmeRange *r, hwaddr page,
     trace_mktme_view(page, old, keyid, has_rip ? rip : 0);
 
     CPU_FOREACH(cpu) {
-        tlb_flush_phys_page(cpu, page);
+        tlb_flush_matching(cpu, mktme_maps_page, &page);
     }
 }
 
@@ -590,7 +600,7 @@ static void mktme_write_back(X86MktmeState *s, unsigned package,
         }
     }
     CPU_FOREACH(cpu) {
-        tlb_flush(cpu);
+        tlb_flush_matching(cpu, mktme_maps_keyid, &keyid);
     }
 }
 

@@ -34,43 +34,17 @@ static uint64_t mktme_guest_rip(CPUX86State *env, uintptr_t ra)
     return data[0] - env->segs[R_CS].base;
 }
 
-typedef struct MktmeStop {
-    bool already;               /* in cpu_exec_step_atomic() */
-    bool locked;                /* the big lock was held */
-} MktmeStop;
-
-/*
- * Stop all other vCPUs from within an instruction. Their TLBs may be changed
- * then, and so may memory. The big lock is held where interrupts and
- * exceptions are delivered; another vCPU can be waiting for it, and would
- * never come to a stop.
- */
-static MktmeStop mktme_stop_others(CPUState *cs)
+/* Does no other vCPU run now? Their TLBs may be changed then, and memory. */
+static bool mktme_alone(CPUState *cs)
 {
-    MktmeStop stop = {
-        .already = cpu_in_exclusive_context(cs),
-        .locked = bql_locked(),
-    };
-
-    if (!stop.already) {
-        if (stop.locked) {
-            bql_unlock();
-        }
-        g_assert(cs->running);
-        cpu_exec_end(cs);
-        start_exclusive();
-    }
-    return stop;
+    return !tcg_cflags_has(cs, CF_PARALLEL) || cpu_in_exclusive_context(cs);
 }
 
-static void mktme_resume_others(CPUState *cs, MktmeStop stop)
+/* Begin the instruction again with all other vCPUs stopped, if they are not */
+static void mktme_be_alone(CPUState *cs, uintptr_t ra)
 {
-    if (!stop.already) {
-        end_exclusive();
-        cpu_exec_start(cs);
-        if (stop.locked) {
-            bql_lock();
-        }
+    if (!mktme_alone(cs)) {
+        cpu_loop_exit_atomic(cs, ra);
     }
 }
 
@@ -89,44 +63,73 @@ static void mktme_set_view_work(CPUState *cs, run_on_cpu_data data)
 }
 
 /*
- * A vCPU is about to use the page at @addr through @keyid.
+ * An interrupt or an exception is delivered, which can't begin again: it has
+ * left the APIC. The big lock is held; another vCPU can be waiting for it, and
+ * would never come to a stop.
+ */
+static void mktme_enter_and_deliver(CPUState *cs, hwaddr addr, unsigned keyid,
+                                    uint64_t rip)
+{
+    X86MktmeState *mktme = X86_CPU(cs)->mktme;
+
+    bql_unlock();
+    g_assert(cs->running);
+    do {
+        /* After the restart of the others this vCPU is just one of them */
+        cpu_exec_end(cs);
+        start_exclusive();
+        x86_mktme_set_view(mktme, addr, keyid, rip);
+        end_exclusive();
+        cpu_exec_start(cs);
+    } while (!x86_mktme_in_view(mktme, addr, keyid));
+    bql_lock();
+}
+
+/*
+ * Begin again once the page is in view: code is fetched, maybe in the middle
+ * of translating what crosses pages. The first one is locked then, and other
+ * vCPUs may be waiting for it.
+ */
+static G_NORETURN void mktme_enter_and_fetch(CPUState *cs, hwaddr addr,
+                                             unsigned keyid, uint64_t rip)
+{
+    MktmeWork *work = g_new(MktmeWork, 1);
+
+    work->addr = addr;
+    work->keyid = keyid;
+    work->rip = rip;
+    async_safe_run_on_cpu(cs, mktme_set_view_work,
+                          RUN_ON_CPU_HOST_PTR(work));
+    cpu_loop_exit(cs);
+}
+
+/*
+ * A vCPU is about to use the page at @addr through @keyid, in the instruction
+ * to which @ra belongs; or, with 0, to fetch code or deliver an interrupt.
  *
- * The instruction may hold a pointer into another page already, where it
- * crosses pages. Should that page go to another view meanwhile, because
- * another vCPU uses it through another KeyID at the same time, this one access
- * goes to the old view: the guest has no order between the two either.
+ * Generated code never waits for the others to stop, as another vCPU may flush
+ * it (tb_flush()) when all have stopped. It is left, as for a fault, and the
+ * instruction begun again with the others stopped.
  */
 void x86_mktme_enter(CPUX86State *env, hwaddr addr, unsigned keyid,
                      uintptr_t ra)
 {
     CPUState *cs = env_cpu(env);
     X86MktmeState *mktme = env_archcpu(env)->mktme;
-    MktmeStop stop;
 
     if (likely(x86_mktme_in_view(mktme, addr, keyid))) {
         return;
     }
-    if (tcg_ctx->gen_tb) {
-        /*
-         * In the middle of translating code that crosses pages. The first
-         * page is locked, and other vCPUs may be waiting for it: begin
-         * again once the page is in view.
-         */
-        MktmeWork *work = g_new(MktmeWork, 1);
-
-        work->addr = addr;
-        work->keyid = keyid;
-        work->rip = env->eip;
-        async_safe_run_on_cpu(cs, mktme_set_view_work,
-                              RUN_ON_CPU_HOST_PTR(work));
-        cpu_loop_exit(cs);
+    if (ra) {
+        mktme_be_alone(cs, ra);
     }
-    do {
-        /* After the restart of the others this vCPU is just one of them */
-        stop = mktme_stop_others(cs);
+    if (mktme_alone(cs) && !tcg_ctx->gen_tb) {
         x86_mktme_set_view(mktme, addr, keyid, mktme_guest_rip(env, ra));
-        mktme_resume_others(cs, stop);
-    } while (!x86_mktme_in_view(mktme, addr, keyid));
+    } else if (bql_locked()) {
+        mktme_enter_and_deliver(cs, addr, keyid, env->eip);
+    } else {
+        mktme_enter_and_fetch(cs, addr, keyid, env->eip);
+    }
 }
 
 bool x86_cpu_store_notify(CPUState *cs, CPUTLBEntryFull *full, vaddr addr,
@@ -137,17 +140,13 @@ bool x86_cpu_store_notify(CPUState *cs, CPUTLBEntryFull *full, vaddr addr,
                            full->phys_addr | (addr & ~TARGET_PAGE_MASK), size);
 }
 
-bool x86_mktme_handle_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val)
+bool x86_mktme_handle_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val,
+                            uintptr_t ra)
 {
-    CPUState *cs = env_cpu(env);
     X86CPU *cpu = env_archcpu(env);
-    MktmeStop stop;
-    bool ok;
 
-    stop = mktme_stop_others(cs);
-    ok = x86_mktme_wrmsr(cpu->mktme, cpu->socket_id, msr, val);
-    mktme_resume_others(cs, stop);
-    return ok;
+    mktme_be_alone(env_cpu(env), ra);
+    return x86_mktme_wrmsr(cpu->mktme, cpu->socket_id, msr, val);
 }
 
 void helper_pconfig(CPUX86State *env, target_ulong addr)
@@ -160,8 +159,6 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
         uint64_t word[sizeof(MktmeKeyProgram) / 8];
     } u;
     MktmeStatus status;
-    uint64_t rip;
-    MktmeStop stop;
     bool bad;
     int i;
 
@@ -173,6 +170,7 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
         !QEMU_IS_ALIGNED(addr, MKTME_KEY_PROGRAM_ALIGN)) {
         raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
     }
+    mktme_be_alone(cs, ra);
 
     for (i = 0; i < ARRAY_SIZE(u.word); i++) {
         u.word[i] = cpu_to_le64(cpu_ldq_data_ra(env, addr + i * 8, ra));
@@ -182,11 +180,8 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
         bad |= u.prog.reserved[i];
     }
     if (!bad) {
-        rip = mktme_guest_rip(env, ra);
-        stop = mktme_stop_others(cs);
         status = x86_mktme_key_program(cpu->mktme, cpu->socket_id, &u.prog,
-                                       rip);
-        mktme_resume_others(cs, stop);
+                                       mktme_guest_rip(env, ra));
     }
     /* There are keys in it */
     memset(&u, 0, sizeof(u));
@@ -213,10 +208,6 @@ void helper_clflush(CPUX86State *env, target_ulong addr)
 
 void helper_wbinvd(CPUX86State *env)
 {
-    CPUState *cs = env_cpu(env);
-    MktmeStop stop;
-
-    stop = mktme_stop_others(cs);
+    mktme_be_alone(env_cpu(env), GETPC());
     x86_mktme_clean_all(env_archcpu(env)->mktme);
-    mktme_resume_others(cs, stop);
 }
