@@ -14,6 +14,9 @@ die() {
 	exit 1
 }
 
+[[ $TOP != *[[:space:]:]* ]] ||
+	die "$TOP: the kernel can't be built below a path with a space or a colon in it: move this project elsewhere"
+
 # A path as one would type it here
 rel() { realpath -m --relative-to="$TOP" "$1"; }
 
