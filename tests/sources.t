@@ -16,7 +16,7 @@ tree() { # a tree as Linux is, as far as one looks
 	rm -rf "$T/tree"
 	mkdir -p "$T/tree/arch/x86"
 	printf 'VERSION = 6\nPATCHLEVEL = %s\nSUBLEVEL = 99\n' "$1" >"$T/tree/Makefile"
-	touch "$T/tree/Kbuild"; echo '*.o' >"$T/tree/.gitignore"; echo ignored >"$T/tree/x.o"
+	touch "$T/tree/Kbuild"; git -C "$T/tree" init -q sub; touch "$T/tree/sub/file"; echo '*.o' >"$T/tree/.gitignore"; echo ignored >"$T/tree/x.o"
 }
 get() { (cd "$p" && LINUX_SRC=$1 tools/source linux); }
 
@@ -39,10 +39,10 @@ mkdir -p "$p/build/linux/src.new/half"
 ok "a tree of the right version is taken" get "$T/tree"
 ok "and left as it is" diff -r "$T/tree" "$T/before"
 is "all of it, over what an interruption left" "$(git -C "$p/build/linux/src" ls-tree -r --name-only base | tr '\n' ' ')" \
-	".gitignore Kbuild Makefile x.o "
+	".gitignore Kbuild Makefile sub/file x.o "
 is "the second time there is nothing to do" "$(get "$T/tree" 2>&1)" ""
 refused "another tree, when one stands there" 'was made from .*: remove it' get "$T/before"
-refused "a series that does not fit" 'linux/patches/0001-.* does not apply to this Linux' "$p/tools/series" apply linux
+refused "a series that does not fit" 'linux/patches/0001-.* does not apply to this Linux.*remove .*build/linux/src' "$p/tools/series" apply linux
 is "and does not half" "$(git -C "$p/build/linux/src" log --oneline | wc -l)" 1
 
 ok "without a network, QEMU can't be had" eval '! "$p/tools/source" qemu >"$T/o" 2>&1'
@@ -52,6 +52,9 @@ need build/cache/qemu
 rm -r "$p/build/cache/qemu"; ln -s "$TOP/build/cache/qemu" "$p/build/cache/qemu"
 ok "with what was downloaded once it can" "$p/tools/source" qemu
 ok "all of it" git -C "$p/build/qemu/src" rev-parse -q --verify base:target/i386/cpu.c
+
+mkdir "$T/a b"; cp -r "$p/tools" "$T/a b/"
+refused "a place where the kernel can't be built" "can't be built below a path with a space" "$T/a b/tools/deps"
 
 # Packages: none is missing, or a line says which
 printf 'sources.t-no-such-package\n' >"$p/tools/packages"
