@@ -116,8 +116,7 @@ is "purge" "$(keyctl purge -i mktme gone1 | tail -1)" "purged 1 keys"
 is "purge -p" "$(keyctl purge -p mktme gone >/dev/null; falls_to 2)" 2
 gc=/proc/sys/kernel/keys/gc_delay; old=$(cat $gc)
 k=$(keyctl add mktme k "$CPU" @u)
-keyctl timeout $k 1
-is "timeout" "$(usekey $k "sleep 2" | tr '\n' ' ')" "used kept "
+is "timeout" "$(usekey $k "keyctl timeout $k 1; sleep 2" | tr '\n' ' ')" "used kept "
 is "expired" "$(usekey $k) $(error keyctl update $k erase)" "EKEYEXPIRED Key has expired"
 is "it keeps its KeyID for the gc delay" "$(sleep 1; in_use)" 3
 keyctl unlink $k @u; falls_to 2 >/dev/null
