@@ -37,6 +37,8 @@ help:
 
 run: build build/tools/xts
 	@demo/run
+	@echo
+	@demo/guests
 
 test: test-deps build off-kernel stock-qemu build/tools/xts
 	@prove -j $(J) $(T)

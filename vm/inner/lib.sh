@@ -4,39 +4,66 @@
 #	. /inner/lib.sh
 #	start NAME [QEMU'S OPTIONS]	a guest, until its shell is there
 #	say NAME COMMAND		a command in it, a line: its output, its status
-#	stop NAME			it is powered off, and QEMU gone
+#	stop NAME			its QEMU ends
 #	qmp /run/NAME.qmp ...		see tests/guest/qmp.c
-# $ACCEL is QEMU's accelerator, with what goes with it; $INNER_RAM its RAM.
+# $ACCEL is QEMU's accelerator, with what goes with it; $INNER_RAM its RAM; $DEVICES
+# is set where guests have any: what they look for and don't find is most of the time
+# that it takes to boot one.
 
-: "${ACCEL:=-accel kvm -cpu host}" "${INNER_RAM:=96M}"
+: "${ACCEL:=-accel kvm -cpu host}" "${INNER_RAM:=64M}" "${DEVICES:=}"
 
-# launch NAME [OPTIONS]: QEMU alone, as background job $!
+# KVM takes the clock rate that was measured before it started for what guests want;
+# where a later measurement differs by more than this, it multiplies their TSC by 0,
+# and their timers go off late by as much as we are up (set_tsc_khz()).
+echo 20000 >/sys/module/kvm/parameters/tsc_tolerance_ppm
+
+# launch NAME [OPTIONS]: QEMU alone
 launch() {
-	local name=$1
+	local name=$1 append="console=ttyS0 8250.nr_uarts=1 quiet panic=-1 oops=panic"
 	shift
+	[ "$DEVICES" ] || append="$append pci=off acpi=off"
 	rm -f "/run/$name".*
 	mkfifo "/run/$name.in" "/run/$name.out"
-	: >"/run/$name.log"
-	cat "/run/$name.out" >"/run/$name.log" &
-	# shellcheck disable=SC2086
-	/inner/qemu -L /inner -nodefaults -no-user-config -no-reboot -display none \
-		$ACCEL -m "$INNER_RAM" -kernel /inner/vmlinux -initrd /inner/initrd \
-		-append "console=ttyS0 quiet panic=-1 oops=panic" \
-		-chardev "pipe,id=con,path=/run/$name" -serial chardev:con \
-		-qmp "unix:/run/$name.qmp,server=on,wait=off" "$@" 2>"/run/$name.err" &
-	echo $! >"/run/$name.pid"
+	(
+		# shellcheck disable=SC2086
+		/inner/qemu -L /inner -nodefaults -no-user-config -no-reboot -display none \
+			-M q35,sata=off,smbus=off,hpet=off,i8042=off,pit=off $ACCEL -m "$INNER_RAM" \
+			-kernel /inner/vmlinux -initrd /inner/initrd -append "$append" \
+			-chardev "pipe,id=con,path=/run/$name" -serial chardev:con \
+			-qmp "unix:/run/$name.qmp,server=on,wait=off" "$@" 2>"/run/$name.err" &
+		echo $! >"/run/$name.pid"
+		status=0
+		wait $! || status=$?
+		# Who reads the guest's console must not wait for more
+		echo "@@ gone $status" >"/run/$name.out"
+	) &
 }
 
-# answered NAME LINES: its log has more than LINES lines, the last of them an answer
-answered() {
-	until tail -n +$(($2 + 1)) "/run/$1.log" | grep -q "^@@ "; do
-		if ! kill -0 "$(cat "/run/$1.pid")" 2>/dev/null; then
-			echo "guest $1 is gone:" >&2
-			tail -20 "/run/$1.log" "/run/$1.err" >&2
-			return 1
-		fi
-		usleep 50000
-	done
+# answer NAME [gone]: its console, up to the end of an answer; fails where QEMU has
+# gone, unless that is what one waits for. Nobody polls: there may be one CPU for all.
+answer() {
+	local line cr
+	cr=$(printf '\r')
+	while read -r line; do
+		line=${line%"$cr"}
+		echo "$line" >>"/run/$1.log"
+		case $line in
+		"@@ gone 0")
+			[ "${2:-}" ] && return ;;
+		"@@ gone "*)
+			;;
+		"@@ "*)
+			[ "${2:-}" ] && continue
+			status=${line#@@ }
+			return ;;
+		*)
+			echo "$line"
+			continue ;;
+		esac
+		echo "guest $1 is gone, QEMU's status was ${line##* }:" >&2
+		tail -20 "/run/$1.log" "/run/$1.err" >&2
+		return 1
+	done <"/run/$1.out"
 }
 
 # hva NAME GPA: where the guest's memory is in its QEMU; pa NAME GPA: and in ours
@@ -55,44 +82,44 @@ pa() {
 
 start() {
 	launch "$@"
-	answered "$1" 0
+	answer "$1" >/dev/null
 }
 
 say() {
-	local name=$1 before
+	local name=$1 status=1
 	shift
-	before=$(wc -l <"/run/$name.log")
 	echo "$*" >"/run/$name.in"
-	answered "$name" "$before" || return
-	tail -n +$((before + 1)) "/run/$name.log" | tr -d '\r' | sed '/^@@ /,$d'
-	return "$(tail -n +$((before + 1)) "/run/$name.log" | tr -d '\r' | sed -n 's/^@@ //p')"
+	answer "$name" || return
+	return "$status"
 }
 
 stop() {
-	local pid
-	pid=$(cat "/run/$1.pid")
-	echo poweroff -f >"/run/$1.in"
-	wait "$pid"
+	qmp "/run/$1.qmp" quit >/dev/null || :
+	gone "$1"
+}
+
+# gone NAME: until its QEMU has ended, which must be with status 0
+gone() {
+	answer "$1" gone >/dev/null
 }
 
 # keyed [KEY'S PROPERTIES]: options for RAM under a key; a random one by default
 keyed() {
 	echo "-object mktme-key,id=key0,${1:-key-type=cpu,algorithm=aes-xts-128}" \
 		"-object memory-backend-ram,id=ram0,size=$INNER_RAM,mktme-key=key0" \
-		"-M q35,memory-backend=ram0"
+		"-M memory-backend=ram0"
 }
 
 # keep NAME [PAGES]: it keeps a secret (tests/guest/secret.c); prints where, in our memory
 keep() {
 	local gpa
-	gpa=$(say "$1" "mkfifo /tmp/ask; secret ${2:-64} </tmp/ask >/tmp/told & exec 5>/tmp/ask;" \
-		"until [ -s /tmp/told ]; do usleep 10000; done; cat /tmp/told") || return
+	gpa=$(say "$1" "mkfifo /tmp/ask /tmp/told; secret ${2:-64} </tmp/ask >/tmp/told &" \
+		"exec 5>/tmp/ask 6</tmp/told; read -r where <&6; echo \$where") || return
 	echo "$gpa" >"/run/$1.secret"
 	pa "$1" "$gpa"
 }
 
 # kept NAME: is the secret as it was?
 kept() {
-	say "$1" "n=\$(wc -l </tmp/told); echo >&5;" \
-		"until [ \$(wc -l </tmp/told) -gt \$n ]; do usleep 10000; done; tail -n 1 /tmp/told"
+	say "$1" "echo >&5; read -r told <&6; echo \$told"
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
-# In the guest of demo/guests and tests/kvm.t: two guests of its own, run by KVM,
-# each with its RAM under a key in /keys, keep a secret of $pages pages; one ends,
-# then the other.  Says what it sees, and has all $mib MiB of DRAM dumped.
+# shellcheck shell=dash disable=SC2046,SC2086,SC2154
+# In the guest of demo/guests and tests/kvm.t: two guests of its own, each with its
+# RAM under a key in /keys, keep a secret of $pages pages; one ends, then the other.
+# Says what it sees, and has all $mib MiB of DRAM dumped.
 . /inner/lib.sh
 set -e
 key() {
@@ -11,9 +11,16 @@ key() {
 	keyed key-type=user,algorithm=aes-xts-128,key-secret=data,tweak-secret=tweak
 }
 used() { cat /sys/kernel/mm/mktme/keyids_in_use; }
+ms() { sed 's/\.\([0-9]*\) .*/\10/' /proc/uptime; }
+boot() { # NAME OPTIONS...: start, and how long it took, in ms
+	local from
+	from=$(ms)
+	start "$@"
+	echo "$1-boot $(($(ms) - from))"
+}
 
-start a $(key a)
-start b $(key b)
+boot a $(key a)
+boot b $(key b)
 a=$(keep a $pages); echo "a $a"
 b=$(keep b $pages); echo "b $b"
 echo "used $(used)"
@@ -36,8 +43,8 @@ echo "b-kept $(kept b)"
 stop b
 until [ $(used) = 0 ]; do usleep 50000; done
 
-# What a dump can see: the same without a key
-start c -M q35
+# What a dump can see: the same without a key. Last, as it is not wiped
+boot c
 keep c $pages >/dev/null
 host dump 0 $((mib << 20)) plain
 stop c

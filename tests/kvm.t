@@ -5,7 +5,7 @@
 # When one ends its KeyID is free and its key gone; the other does not notice.
 . "$(dirname "$0")/lib.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/secret build/tools/xts
-mib=640 pages=64
+mib=448 pages=64
 
 "$TOP/vm/inner.py" "$T/inner" || exit 1
 mkdir "$T/keys"
@@ -21,8 +21,9 @@ guest --memory ${mib}M --smp 1 --cache strict --mktme tme-bypass=on --out "$T" -
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err"
 said() { sed -n "s/^$1 //p" "$T/said"; }
+echo "# ms to boot: a and b, under keys, $(said a-boot) and $(said b-boot); c, without, $(said c-boot)"
 
-"$TOP/tests/secret" print 1 >"$T/page"
+"$TOP/build/guest/tests/secret" print 1 >"$T/page"
 for g in a b; do
 	"$TOP/build/tools/xts" -e aes-xts-128 "$(xxd -p "$T/$g.key")" "$(xxd -p "$T/$g.tweak")" "$(said $g)" \
 		<"$T/page" >"$T/$g.wanted"
@@ -31,7 +32,7 @@ done
 is "each has a KeyID" "$(said used)" 2
 said keyid0 | base64 -d >"$T/keyid0"
 ok "KeyID 0, the host's direct map, has a view of the ciphertext" cmp "$T/keyid0" "$T/a"
-count() { "$TOP/tests/secret" count $pages "$T/$1"; }
+count() { "$TOP/build/guest/tests/secret" count $pages "$T/$1"; }
 is "control: without a key a dump has all of it" "$(count plain)" $pages
 is "of two guests' memory it has nothing" "$(count two)" 0
 is "guest a goes on after that" "$(said a-kept)" "0 words differ"
