@@ -167,6 +167,9 @@ static bool rekey_page_now(struct rekey *rk, struct page *page,
 
 	if (page_mktme_key(page) == rk->key)
 		*step = REKEY_NEXT;
+	/* memory_failure() may keep it for good: better to lose it than to wait. */
+	else if (rk->phase == REKEY_UNDO && folio_contain_hwpoisoned_page(folio))
+		*step = REKEY_NEXT;
 	else if (rk->phase != REKEY_PREPARE)
 		return true;
 	/* A huge page can be a file's. */
@@ -523,11 +526,12 @@ static void undo_vma(struct vm_area_struct *vma, unsigned long stop, void *buf)
 
 /* Every VMA is looked at before any is changed. */
 static int check_range(struct mm_struct *mm, unsigned long start,
-		       unsigned long end)
+		       unsigned long end, unsigned long prot)
 {
 	VMA_ITERATOR(vmi, mm, start);
-	unsigned long tmp = start;
+	unsigned long tmp = start, newflags;
 	struct vm_area_struct *vma;
+	int ret;
 
 	for_each_vma_range(vmi, vma, end) {
 		if (vma->vm_start > tmp)
@@ -540,6 +544,9 @@ static int check_range(struct mm_struct *mm, unsigned long start,
 			return -EINVAL;
 		if (!can_modify_vma(vma))
 			return -EPERM;
+		ret = mprotect_newflags(vma, prot, -1, &newflags);
+		if (ret)
+			return ret;
 		tmp = vma->vm_end;
 	}
 	return tmp < end ? -ENOMEM : 0;
@@ -691,7 +698,7 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 			return -ERESTARTNOINTR;
 	}
 
-	ret = check_range(mm, start, end);
+	ret = check_range(mm, start, end, prot);
 	if (ret)
 		return ret;
 
@@ -772,42 +779,97 @@ static void shut_vma(struct vm_area_struct *vma)
 	change_vma_protection(vma, 0);
 }
 
-static int replace_keys_in_mm(struct mm_struct *mm, struct mktme_key *old,
-			      struct mktme_key *new, void *buf, bool back)
+/* How to put another key in place of a key. */
+struct replacement {
+	struct mktme_key *old;
+	struct mktme_key *new;
+	void *buf;		/* a page to work with */
+	bool back;		/* let no failure stop it */
+	bool try;		/* leave out the mms that are locked */
+};
+
+static int lock_mm(struct mm_struct *mm, struct replacement *r)
+{
+	if (r->try)
+		return mmap_write_trylock(mm) ? 0 : -EAGAIN;
+	if (!r->back)
+		return mmap_write_lock_killable(mm);
+	mmap_write_lock(mm);
+	return 0;
+}
+
+static int replace_keys_in_mm(struct mm_struct *mm, struct replacement *r)
 {
 	VMA_ITERATOR(vmi, mm, 0);
 	struct vm_area_struct *vma;
-	int ret = 0;
+	int ret;
 
-	if (back)
-		mmap_write_lock(mm);
-	else if (mmap_write_lock_killable(mm))
-		return -EINTR;
+	ret = lock_mm(mm, r);
+	if (ret)
+		return ret;
 	/* What a fork that failed has left is about to go away. */
 	if (check_stable_address_space(mm))
 		goto unlock;
 
 	for_each_vma(vmi, vma) {
-		if (vma->mktme_key != old)
+		if (vma->mktme_key != r->old)
 			continue;
 		/* Waits for the faults that don't take the mmap lock. */
 		vma_start_write(vma);
-		if (old == &mktme_erased_key) {
+		if (r->old == &mktme_erased_key) {
 			zap_vma_range(vma, vma->vm_start, vma->vm_end);
-		} else if (new == &mktme_erased_key) {
+		} else if (r->new == &mktme_erased_key) {
 			shut_vma(vma);
 		} else {
-			ret = rotate_vma(vma, new, buf, back);
-			if (ret && !back)
+			ret = rotate_vma(vma, r->new, r->buf, r->back);
+			if (ret && !r->back)
 				break;
-			set_vma_key(vma, new);
+			set_vma_key(vma, r->new);
 		}
 		cond_resched();
 	}
 unlock:
 	mmap_write_unlock(mm);
-	return back ? 0 : ret;
+	return r->back ? 0 : ret;
 }
+
+/* Returns -EAGAIN if all went well, but for mms that were locked. */
+static int replace_keys(struct replacement *r)
+{
+	struct mm_struct *mm, *prev_mm = &init_mm;
+	struct list_head *p;
+	bool locked = false;
+	int ret = 0;
+
+	/* A reference to an mm keeps it on the list. */
+	mmget(prev_mm);
+	spin_lock(&mmlist_lock);
+	p = &init_mm.mmlist;
+	while (!ret && mktme_key_in_vmas(r->old) &&
+	       (p = p->next) != &init_mm.mmlist) {
+		mm = list_entry(p, struct mm_struct, mmlist);
+		if (!mmget_not_zero(mm))
+			continue;
+		spin_unlock(&mmlist_lock);
+		mmput(prev_mm);
+		prev_mm = mm;
+
+		ret = replace_keys_in_mm(mm, r);
+		if (ret == -EAGAIN) {
+			locked = true;
+			ret = 0;
+		}
+		cond_resched();
+		spin_lock(&mmlist_lock);
+	}
+	spin_unlock(&mmlist_lock);
+	mmput(prev_mm);
+	if (!ret && locked && mktme_key_in_vmas(r->old))
+		ret = -EAGAIN;
+	return ret;
+}
+
+#define REPLACE_TRIES	10
 
 /**
  * mktme_replace_vma_keys - put another key in place of a key, in all mms
@@ -819,42 +881,38 @@ unlock:
  *	that whoever erases @new finds all of them
  *
  * Context: Process context, sleeps; takes mmap locks for writing, one by one.
- * Return: 0 if @back, or if all went well; -EINTR, -ENOMEM, or -EBUSY where a
- * page is pinned that was to be kept; some VMAs may have got @new then.
+ * Return: 0 if all went well, or was undone; -EINTR, -ENOMEM, or -EBUSY where a
+ * page is pinned that was to be kept; some VMAs may have got @new then.  -EAGAIN
+ * where what is left of erased keys is in an mm that is locked.
  */
 int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
 			   bool back)
 {
-	struct mm_struct *mm, *prev_mm = &init_mm;
-	struct list_head *p;
-	void *buf;
-	int ret = 0;
+	struct replacement r = { .old = old, .new = new, .back = back };
+	int tries, ret = -EAGAIN;
 
-	buf = (void *)__get_free_page(GFP_KERNEL | (back ? __GFP_NOFAIL : 0));
-	if (!buf)
+	r.buf = (void *)__get_free_page(GFP_KERNEL | (back ? __GFP_NOFAIL : 0));
+	if (!r.buf)
 		return -ENOMEM;
 
-	/* A reference to an mm keeps it on the list. */
-	mmget(prev_mm);
-	spin_lock(&mmlist_lock);
-	p = &init_mm.mmlist;
-	while (!ret && (p = p->next) != &init_mm.mmlist) {
-		mm = list_entry(p, struct mm_struct, mmlist);
-		if (!mmget_not_zero(mm))
-			continue;
-		spin_unlock(&mmlist_lock);
-		mmput(prev_mm);
-		prev_mm = mm;
-
-		ret = replace_keys_in_mm(mm, old, new, buf, back);
-		cond_resched();
-		spin_lock(&mmlist_lock);
+	/*
+	 * An mm can be on the list for another key's sake, or for swapoff's, and
+	 * be locked for as long as somebody likes: by a fault that a file system
+	 * in user space does not serve.  That must not hold up an erasure, which
+	 * needs it only if it has memory under the key.
+	 */
+	r.try = new == &mktme_erased_key;
+	for (tries = 0; r.try && ret == -EAGAIN && tries < REPLACE_TRIES; tries++) {
+		if (tries)
+			schedule_timeout_uninterruptible(1);
+		ret = replace_keys(&r);
 	}
-	spin_unlock(&mmlist_lock);
-	mmput(prev_mm);
+	r.try = false;
+	if (ret == -EAGAIN && old != &mktme_erased_key)
+		ret = replace_keys(&r);
 
-	memzero_explicit(buf, PAGE_SIZE);
-	free_page((unsigned long)buf);
+	memzero_explicit(r.buf, PAGE_SIZE);
+	free_page((unsigned long)r.buf);
 	return ret;
 }
 

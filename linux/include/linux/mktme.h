@@ -70,6 +70,7 @@ struct mktme_key *mktme_key_create(const struct mktme_key_params *params);
 void mktme_key_destroy(struct mktme_key *key);
 void mktme_key_get(struct mktme_key *key);
 void mktme_key_put(struct mktme_key *key);
+bool mktme_key_in_vmas(const struct mktme_key *key);
 unsigned int mktme_key_keyid(const struct mktme_key *key);
 struct mktme_key *mktme_key_lookup(s32 serial);
 void mktme_key_supersede(struct mktme_key *key, bool superseded);

@@ -87,6 +87,7 @@ static unsigned long mktme_algorithms __ro_after_init;
  *	head: what is left under each of them is data of the same key in the
  *	key service.  Protected by mktme_lock.
  * @nr_pages: number of pages under the key
+ * @nr_vmas: VMAs under it, and callers of encrypt_mprotect() who are at it
  * @misc_cg: the cgroup that is charged for the KeyID
  * @kobj: its directory in sysfs
  * @release_work: clears the key in the hardware and frees the KeyID
@@ -100,6 +101,7 @@ struct mktme_key {
 	struct mktme_key_params *stored;
 	struct list_head siblings;
 	long __percpu *nr_pages;
+	atomic_long_t nr_vmas;
 	struct misc_cg *misc_cg;
 	struct kobject kobj;
 	struct work_struct release_work;
@@ -884,16 +886,22 @@ static long mktme_collected;
 static void mktme_collect_erased(struct work_struct *work)
 {
 	long erasures = atomic_long_read(&mktme_erasures);
+	int ret;
 
-	mktme_replace_vma_keys(&mktme_erased_key, &mktme_erased_key, true);
+	ret = mktme_replace_vma_keys(&mktme_erased_key, &mktme_erased_key, true);
 	/* Some have left their mappings and wait to be put to a list. */
 	lru_add_drain_all();
 
+	/* Who sits on an mmap lock keeps nobody's pages but its own. */
+	if (ret) {
+		queue_delayed_work(system_unbound_wq, to_delayed_work(work), HZ);
+		return;
+	}
 	WRITE_ONCE(mktme_collected, erasures);
 	wake_up_all(&mktme_keyid_wait);
 }
 
-static DECLARE_WORK(mktme_collect_work, mktme_collect_erased);
+static DECLARE_DELAYED_WORK(mktme_collect_work, mktme_collect_erased);
 
 /**
  * mktme_key_create - program a key into a free KeyID, on every package
@@ -1066,7 +1074,7 @@ void mktme_key_join(struct mktme_key *key, struct mktme_key *other)
  * that is pinned outlives this, holds the KeyID, and reads as noise.
  *
  * Context: Process context, sleeps; takes the mmap locks of all that have memory
- * under a key.
+ * under the key.
  * Return: 0; the caller drops its reference by mktme_key_destroy().  -EINTR or
  * -ENOMEM where some VMAs may not be shut, and the key is still there; -EIO,
  * -EBUSY, -EAGAIN where it could not be replaced, though all are.  It can then be
@@ -1090,7 +1098,7 @@ int mktme_key_erase(struct mktme_key *key)
 		mktme_key_supersede(key, false);
 	atomic_long_inc(&mktme_erasures);
 	/* Not on mktme_wq, which is flushed under locks that faults can take. */
-	queue_work(system_unbound_wq, &mktme_collect_work);
+	mod_delayed_work(system_unbound_wq, &mktme_collect_work, 0);
 	return ret;
 }
 
@@ -1113,9 +1121,9 @@ static bool mktme_keyids_exhausted(struct misc_cg *cg)
  * mktme_wait_collected - wait for the KeyIDs of erased keys if there is no other
  *
  * The pages of an erased key hold its KeyID until a worker has unmapped them, which
- * needs the mmap locks of all that have memory under a key: it gets no further where
- * somebody holds one for long.  So those who can have another KeyID do not wait for
- * it, and the others only until a signal comes.
+ * needs the mmap locks of all that had memory under the key, and somebody may hold
+ * one for long.  So those who can have another KeyID do not wait for it, and the
+ * others only until a signal comes.
  *
  * Context: Process context, sleeps.  No lock may be held that a page fault can take.
  * Return: 0, or -ERESTARTSYS.
@@ -1150,22 +1158,40 @@ void mktme_key_destroy(struct mktme_key *key)
  * mktme_key_get - take a reference to a key that one has a reference to
  * @key: the key
  *
+ * For a VMA, or what is going to be one's.
+ *
  * Context: Any.
  */
 void mktme_key_get(struct mktme_key *key)
 {
 	percpu_ref_get(&key->ref);
+	atomic_long_inc(&key->nr_vmas);
 }
 
 /**
- * mktme_key_put - drop a reference
+ * mktme_key_put - drop a reference of mktme_key_get()
  * @key: the key
  *
  * Context: Any.
  */
 void mktme_key_put(struct mktme_key *key)
 {
+	/* Whoever sees no VMA sees no mapping, either. */
+	atomic_long_dec_return_release(&key->nr_vmas);
 	percpu_ref_put(&key->ref);
+}
+
+/**
+ * mktme_key_in_vmas - can there be a VMA under a key?
+ * @key: the key
+ *
+ * Context: Any.
+ * Return: false if there is none, and none can come any more where the key is
+ * superseded.
+ */
+bool mktme_key_in_vmas(const struct mktme_key *key)
+{
+	return atomic_long_read_acquire(&key->nr_vmas) != 0;
 }
 
 unsigned int mktme_key_keyid(const struct mktme_key *key)

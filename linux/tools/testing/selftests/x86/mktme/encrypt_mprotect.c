@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* encrypt_mprotect(): arguments, errors, and what happens to VMAs. */
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -287,6 +288,23 @@ TEST_F(enc, prot_is_as_in_mprotect)
 	EXPECT_TRUE(filled(self->mem, self->len, 5));
 	fill(self->mem, self->len, 6);
 	EXPECT_TRUE(filled(self->mem, self->len, 6));
+}
+
+/* The second half may not be executable: the first one stays as it is. */
+TEST_F(enc, prot_that_is_not_allowed)
+{
+	size_t half = self->len / 2;
+
+	ASSERT_EQ(0, mprotect(self->mem, half, RW | PROT_EXEC));
+	fill(self->mem, self->len, 7);
+	if (prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0))
+		SKIP(return, "no PR_SET_MDWE");
+	EXPECT_ERR(EACCES, encrypt_mprotect(self->mem, self->len,
+					    PROT_READ | PROT_EXEC, self->key));
+	EXPECT_EQ(0, keyid_at(self->mem));
+	EXPECT_EQ(0, keyid_at(self->mem + half));
+	fill(self->mem, self->len, 8);
+	EXPECT_TRUE(filled(self->mem, self->len, 8));
 }
 
 TEST_F(enc, fork_inherits_memory)

@@ -507,6 +507,39 @@ TEST_F_TIMEOUT(hugetlb, private_mapping_of_a_file, 300)
 	EXPECT_EQ(0, umount("/tmp/mktme_huge"));
 }
 
+/* Its page is not mapped without the key where there is none for a copy. */
+TEST_F_TIMEOUT(hugetlb, no_page_for_a_copy_of_a_files, 300)
+{
+	int fd, out[2];
+	char *shared, *priv;
+
+	munmap(self->mem, self->len);
+	ASSERT_TRUE(set_pool(self->dir, 1));
+	fd = memfd_create("file", MFD_HUGETLB | variant->shift << MAP_HUGE_SHIFT);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, self->size));
+	shared = mmap(NULL, self->size, RW, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, shared);
+	fill_some(shared, self->size, self->step, 16);
+	priv = mmap(NULL, self->size, RW, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+	ASSERT_NE(MAP_FAILED, priv);
+	ASSERT_EQ(0, encrypt_mprotect(priv, self->size, RW, self->key));
+	ASSERT_EQ(0, pipe(out));
+	EXPECT_EQ(-1, write(out[1], priv, 1));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(-1, write(out[1], priv, 1));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(0, key_bytes(self->keyid));
+
+	ASSERT_TRUE(set_pool(self->dir, 2));
+	EXPECT_TRUE(filled_some(priv, self->size, self->step, 16));
+	EXPECT_EQ((long)self->size, key_bytes(self->keyid));
+	munmap(priv, self->size);
+	munmap(shared, self->size);
+	close(fd);
+	ASSERT_TRUE(set_pool(self->dir, 2 * variant->pages));
+}
+
 TEST_F_TIMEOUT(hugetlb, userfaultfd_copy, 300)
 {
 	struct uffdio_api api = { .api = UFFD_API };

@@ -96,7 +96,7 @@ static int in_child(int (*fn)(void *), void *arg)
 TEST_F(service, erase)
 {
 	char *more = map_anon(self->len), buf[64] = "";
-	int to_child[2], fd, status;
+	int to_child[2], to_parent[2], fd, status;
 	pid_t pid;
 
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
@@ -105,11 +105,13 @@ TEST_F(service, erase)
 
 	/* Somebody who shares the pages, and has some of its own. */
 	ASSERT_EQ(0, pipe(to_child));
+	ASSERT_EQ(0, pipe(to_parent));
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
 		self->mem[self->page] ^= 1;
-		if (read(to_child[0], buf, 1) != 1)
+		if (write(to_parent[1], "x", 1) != 1 ||
+		    read(to_child[0], buf, 1) != 1)
 			_exit(1);
 		if (!touch_raises_sigbus(self->mem, false) ||
 		    !touch_raises_sigbus(self->mem + self->page, true) ||
@@ -117,7 +119,7 @@ TEST_F(service, erase)
 			_exit(2);
 		_exit(0);
 	}
-	usleep(50000);
+	ASSERT_EQ(1, read(to_parent[0], buf, 1));
 
 	ASSERT_EQ(0, update_key(self->key, ERASE));
 	EXPECT_TRUE(touch_raises_sigbus(self->mem, false));
