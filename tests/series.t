@@ -6,6 +6,8 @@
 
 src=$T/src files=$T/toy
 series() { "$TOP/tools/series" "$1" toy "${@:2}" --src "$src" --files "$files"; }
+# On stdout it says that it begins
+apply() { series apply >/dev/null; }
 g() { git -C "$src" -c user.name='Jörg Müller' -c user.email=j@example.org "$@"; }
 
 mkdir -p "$src/mm" "$src/tools"
@@ -58,11 +60,11 @@ is "and touches no file" "$(stat -c %y "$src/mm/a.c")" "$was"
 # An edit in src is refused once the series changes, and left alone
 echo more >>"$files/mm/new.c"
 echo mine >>"$src/tools/b"
-refused "edits are not destroyed" 'has edits \(tools/b\)' series apply
+refused "edits are not destroyed" 'has edits \(tools/b\)' apply
 is "the edit is still there" "$(tail -1 "$src/tools/b")" mine
 refused "nor exported half" 'commit them' series refresh
 g commit -qam mine
-refused "nor commits" 'has commits' series apply
+refused "nor commits" 'has commits' apply
 is "the commit is still there" "$(g log -1 --format=%s)" mine
 refused "refresh does not write over files that changed meanwhile" 'changed since' series refresh
 g reset -q --hard HEAD~1
@@ -71,13 +73,13 @@ is "brings the change" "$(tail -1 "$src/mm/new.c")" more
 
 # What does not fit
 sed -i 's/^-50$/-49/' "$files/patches/0001-mm-fifty.patch"
-refused "a patch that does not apply" '0001-mm-fifty.patch does not apply' series apply
+refused "a patch that does not apply" '0001-mm-fifty.patch does not apply' apply
 cp "$T/first/patches/0001-mm-fifty.patch" "$files/patches/"
 echo x >"$files/mm/stray.c"
-refused "a file of no patch" 'mm/stray.c belongs to no patch' series apply
+refused "a file of no patch" 'mm/stray.c belongs to no patch' apply
 rm "$files/mm/stray.c"
 mv "$files/mm/new.c" "$T/"
-refused "a file that is missing" 'mm/new.c is missing' series apply
+refused "a file that is missing" 'mm/new.c is missing' apply
 mv "$T/new.c" "$files/mm/"
 ok "mended, it applies" series apply
 

@@ -48,6 +48,24 @@ static void mktme_be_alone(CPUState *cs, uintptr_t ra)
     }
 }
 
+/*
+ * In the middle of a translation block there is no clock to read with -icount,
+ * and late write-backs need one: it stands still for a vCPU that does not run.
+ */
+static void mktme_stop_clock(CPUState *cs)
+{
+    if (!cpu_in_exclusive_context(cs)) {
+        cpu_exec_end(cs);
+    }
+}
+
+static void mktme_start_clock(CPUState *cs)
+{
+    if (!cpu_in_exclusive_context(cs)) {
+        cpu_exec_start(cs);
+    }
+}
+
 typedef struct MktmeWork {
     hwaddr addr;
     unsigned keyid;
@@ -124,7 +142,9 @@ void x86_mktme_enter(CPUX86State *env, hwaddr addr, unsigned keyid,
         mktme_be_alone(cs, ra);
     }
     if (mktme_alone(cs) && !tcg_ctx->gen_tb) {
+        mktme_stop_clock(cs);
         x86_mktme_set_view(mktme, addr, keyid, mktme_guest_rip(env, ra));
+        mktme_start_clock(cs);
     } else if (bql_locked()) {
         mktme_enter_and_deliver(cs, addr, keyid, env->eip);
     } else {
@@ -180,8 +200,10 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
         bad |= u.prog.reserved[i];
     }
     if (!bad) {
+        mktme_stop_clock(cs);
         status = x86_mktme_key_program(cpu->mktme, cpu->socket_id, &u.prog,
                                        mktme_guest_rip(env, ra));
+        mktme_start_clock(cs);
     }
     /* There are keys in it */
     memset(&u, 0, sizeof(u));
