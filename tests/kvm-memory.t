@@ -64,7 +64,6 @@ guest --memory 768M --smp 1 --cache strict --add "$T/inner:/inner" --add "$T/scr
 	>"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err"
-said() { sed -n "s/^$1 //p" "$T/said"; }
 is "query-memdev" "$(said memdev | python3 -c '
 import json, sys
 for m in sorted(json.load(sys.stdin), key=lambda m: m["id"]):

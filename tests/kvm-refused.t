@@ -55,7 +55,6 @@ run() { # OPTIONS -- SCRIPT
 	guest --smp 1 --memory 512M --add "$T/inner:/inner" --add "$T/try.sh:/try.sh" "$@" 2>"$T/err"
 	[ ! -s "$T/err" ] || diag <"$T/err"
 }
-said() { sed -n "s/^$1 //p" "$T/said"; }
 refusal() { like "$1" "$(said "$2")" "^1 (-object [^ ]*: )?$3"; }
 
 run --cache strict --keyid-bits 3 --add "$T/script:/script" -- "sh /script" >"$T/said"

@@ -20,7 +20,6 @@ guest --memory ${mib}M --smp 1 --cache strict --mktme tme-bypass=on --out "$T" -
 	--add "$T/keys:/keys" --add "$TOP/demo/guests.sh:/guests.sh" -- "mib=$mib pages=$pages sh /guests.sh" >"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err"
-said() { sed -n "s/^$1 //p" "$T/said"; }
 echo "# ms to boot: a and b, under keys, $(said a-boot) and $(said b-boot); c, without, $(said c-boot)"
 
 "$TOP/build/guest/tests/secret" print 1 >"$T/page"

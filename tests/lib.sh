@@ -85,3 +85,6 @@ guest() {
 	shift
 	"$TOP/vm/boot" "${opts[@]}" --exec "$*"
 }
+
+# said WHAT: what comes after it on lines of $T/said, where a test has put a guest's output
+said() { sed -n "s/^$1 //p" "$T/said"; }

@@ -86,14 +86,21 @@ static void on_demand(void)
 
 static void compaction(void)
 {
-	size_t len = 128 << 20, moved = 0;
-	char *p = map(len), *hole;
+	size_t len = 128 << 20, apart = 256 << 20, moved = 0;
+	char *p = map(len), *between, *hole;
 	unsigned long *where = malloc(len / PAGE * sizeof(*where));
 	bool good = true;
 
 	madvise(p, len, MADV_NOHUGEPAGE);
 	put_under(p, len, A);
-	fill(p, len, 5000);
+	/* What is at the top already stays there: have some of it further down. */
+	fill(p, len / 2, 5000);
+	between = mmap(NULL, apart, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
+		       -1, 0);
+	if (between == MAP_FAILED)
+		err(1, "mmap");
+	fill(p + len / 2, len / 2, 5000 + len / 2 / PAGE);
+	munmap(between, apart);
 	/* Every other page is free. */
 	for (hole = p + PAGE; hole < p + len; hole += 2 * PAGE)
 		madvise(hole, PAGE, MADV_DONTNEED);
