@@ -51,7 +51,8 @@ keyutils-check: build stock-kernel
 shell: build
 	@vm/boot
 
-build: kernel qemu guest
+# Both sources first: what is wrong with one is not said after a long build of the other
+build: linux-source qemu-source kernel qemu guest
 
 deps:
 	@tools/deps

@@ -49,6 +49,7 @@ failure "a panic" 125 'vm/boot: the guest.s kernel says: .*(sysrq|Kernel panic)'
 failure "a hang" 124 'had not ended after 8 s' --timeout 8 -- 'sleep 1000'
 failure "a guest that goes off" 125 'before the command did' -- 'poweroff -f; sleep 10'
 failure "a kernel that warns" 125 'kernel says: WARNING: ' -- 'echo "WARNING: CPU: 0 PID: 1 at here" >/dev/kmsg'
+failure "a rule for caches that is broken" 125 'caches were not written back .*: [1-9][0-9]* violations' --cache strict -- '/tests/views; exit 0'
 failure "QEMU's own refusal" 125 'QEMU ended with status 1' --keyid-bits 99 -- true
 refused "--add of nothing" 'no such file' "$TOP/vm/boot" --add "$T/nothing" --exec true
 refused "an uneven --smp" "can't be shared evenly" "$TOP/vm/boot" --sockets 2 --smp 3 --exec true

@@ -53,6 +53,9 @@ says "vhost" "vhost needs guest RAM as it is, but this machine.s memory is encry
 	-chardev "socket,id=c,path=$T/vhost" -device vhost-user-blk-pci,chardev=c
 wait $!
 
+says "RAM that ends amid a page below 4G" "nodes and the memory below 4G must begin and end at a multiple of 4K" \
+	"${ok[@]}" -machine max-ram-below-4g=134217729 -m 256
+
 help=$("$TOP/build/qemu/out/qemu-system-x86_64" -object x86-mktme,help)
 for p in activate aes-xts-128 aes-xts-256 cache cache-exact keyid-bits max-keys tdx-keyid-bits tme-bypass; do
 	like "help tells of $p" "$help" "^ +$p=<.*> +- .+"

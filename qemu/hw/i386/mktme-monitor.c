@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "hw/i386/mktme.h"
+#include "hw/i386/x86.h"
 #include "monitor/hmp.h"
 #include "monitor/hmp-target.h"
 #include "monitor/monitor.h"
@@ -18,7 +19,9 @@
 
 static X86MktmeState *mktme_get(Error **errp)
 {
-    X86MktmeState *s = x86_mktme_get();
+    Object *machine = object_dynamic_cast(qdev_get_machine(),
+                                          TYPE_X86_MACHINE);
+    X86MktmeState *s = machine ? X86_MACHINE(machine)->mktme : NULL;
 
     if (!s) {
         error_setg(errp, "The machine has no multi-key memory encryption");
@@ -182,6 +185,7 @@ void hmp_mktme_flip_bit(Monitor *mon, const QDict *qdict)
     Error *err = NULL;
 
     qmp_mktme_flip_bit(qdict_get_int(qdict, "addr"),
-                       qdict_get_int(qdict, "bit"), &err);
+                       MIN((uint64_t)qdict_get_int(qdict, "bit"), UINT8_MAX),
+                       &err);
     hmp_handle_error(mon, err);
 }

@@ -105,11 +105,6 @@ void x86_mktme_clean_all(X86MktmeState *s)
     g_assert_not_reached();
 }
 
-X86MktmeState *x86_mktme_get(void)
-{
-    return NULL;
-}
-
 bool x86_mktme_dram_rw(X86MktmeState *s, hwaddr addr, uint8_t *buf,
                        size_t len, bool write, Error **errp)
 {

@@ -1198,14 +1198,6 @@ bool x86_mktme_dram_rw(X86MktmeState *s, hwaddr addr, uint8_t *buf,
     return true;
 }
 
-X86MktmeState *x86_mktme_get(void)
-{
-    Object *obj = object_resolve_path_type("", TYPE_X86_MKTME, NULL);
-    X86MktmeState *s = obj ? X86_MKTME(obj) : NULL;
-
-    return s && s->machine ? s : NULL;
-}
-
 MktmeInfo *x86_mktme_query(X86MktmeState *s)
 {
     MktmeInfo *info = g_new0(MktmeInfo, 1);

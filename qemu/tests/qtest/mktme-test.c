@@ -1724,8 +1724,19 @@ static void test_monitor_attack(void)
     out = qtest_hmp(qts, "mktme_restore 0x%x \"/nonexistent\"", PAGE);
     g_assert(strstr(out, "/nonexistent"));
     g_free(out);
-    out = qtest_hmp(qts, "mktme_flip_bit 0x%x 8", PAGE);
-    g_assert(strstr(out, "'bit' must be in the range 0 to 7"));
+    for (int bit = 8; bit <= 256; bit += 248) {
+        out = qtest_hmp(qts, "mktme_flip_bit 0x%x %d", PAGE, bit);
+        g_assert(strstr(out, "'bit' must be in the range 0 to 7"));
+        g_free(out);
+    }
+
+    /* Another object is not the machine's, and does not become it */
+    qtest_qmp_assert_success(qts, "{ 'execute': 'object-add', 'arguments': "
+                             "{ 'qom-type': 'x86-mktme', 'id': 'other' } }");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'query-mktme' }");
+    qobject_unref(qtest_qmp_assert_failure_ref(
+        qts, "{ 'execute': 'qom-set', 'arguments': { 'path': '/machine', "
+        "'property': 'mktme', 'value': '/objects/other' } }"));
     stop(qts);
 }
 

@@ -242,11 +242,6 @@ void x86_mktme_clean_all(X86MktmeState *s);
  */
 
 /**
- * x86_mktme_get: the object that the machine uses, or NULL
- */
-X86MktmeState *x86_mktme_get(void);
-
-/**
  * x86_mktme_dram_rw: access memory as the DIMM holds it
  * @s: the object
  * @addr: guest physical address without KeyID
