@@ -33,5 +33,5 @@ like "control: a program that holds the payload" "$(found '{ /tests/keysecret ho
 is "control: mktme_storekeys keeps the bytes" "$(found '/tests/keysecret' --append mktme_storekeys)" "key bytes tweak bytes "
 is "nothing is left after add_key" "$(found '/tests/keysecret')" ""
 is "nor after the key is gone, stored or not" \
-	"$(found 'keyctl invalidate $(/tests/keysecret) && sleep 2' --append mktme_storekeys)" ""
+	"$(found 'keyctl invalidate $(/tests/keysecret) && until [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 0 ]; do sleep 0.1; done' --append mktme_storekeys)" ""
 done_testing

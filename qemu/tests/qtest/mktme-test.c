@@ -1727,7 +1727,7 @@ static void test_monitor_attack(void)
     for (int bit = 8; bit <= 256; bit += 248) {
         out = qtest_hmp(qts, "mktme_flip_bit 0x%x %d", PAGE, bit);
         g_assert(strstr(out, "'bit' must be in the range 0 to 7"));
-        g_free(out);
+        g_clear_pointer(&out, g_free);
     }
 
     /* Another object is not the machine's, and does not become it */
