@@ -21,6 +21,7 @@ tap_exit() {
 pass() { tap_n=$((tap_n + 1)); echo "ok $tap_n - $1"; }
 fail() { tap_n=$((tap_n + 1)); tap_bad=$((tap_bad + 1)); echo "not ok $tap_n - $1"; }
 skip() { tap_n=$((tap_n + 1)); echo "ok $tap_n - $1 # SKIP $2"; }
+# On stderr where it tells of a failure: that prove shows
 diag() { sed 's/^/# /'; }
 skip_all() { echo "1..0 # SKIP $1"; tap_done=1; exit 0; }
 
@@ -37,7 +38,7 @@ ok() {
 	"$@" >"$T/.out" 2>&1 || status=$?
 	if [ $status = 0 ]; then pass "$what"; else
 		fail "$what"
-		{ echo "$* exited with $status"; cat "$T/.out"; } | diag
+		{ echo "$* exited with $status"; cat "$T/.out"; } | diag >&2
 	fi
 }
 
@@ -45,7 +46,7 @@ ok() {
 is() {
 	if [ "$2" = "$3" ]; then pass "$1"; else
 		fail "$1"
-		printf '     got: %s\n  wanted: %s\n' "$2" "$3" | diag
+		printf '     got: %s\n  wanted: %s\n' "$2" "$3" | diag >&2
 	fi
 }
 
@@ -53,7 +54,7 @@ is() {
 like() {
 	if printf '%s\n' "$2" | grep -Eq -- "$3"; then pass "$1"; else
 		fail "$1"
-		printf '     got: %s\n  wanted: %s\n' "$2" "$3" | diag
+		printf '     got: %s\n  wanted: %s\n' "$2" "$3" | diag >&2
 	fi
 }
 
@@ -66,7 +67,7 @@ refused() {
 		pass "$what"
 	else
 		fail "$what"
-		{ echo "$* exited with $status; wanted one line: $re"; cat "$T/.out"; } | diag
+		{ echo "$* exited with $status; wanted one line: $re"; cat "$T/.out"; } | diag >&2
 	fi
 }
 

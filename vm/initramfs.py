@@ -83,7 +83,7 @@ def which(*paths):
     for path in paths:
         if os.path.exists(path):
             return path
-    raise Error(f"{paths[0]} is missing: run 'make deps'")
+    raise Error(f"{paths[0]} is missing: run 'make build'")
 
 
 def base():

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * mmio DEVICE: one CPU has the memory of a PCI device (/sys/bus/pci/devices/DEVICE)
- * come and go, another reads a register of the HPET that never changes.  Prints whether
- * a read came back with something else.
+ * come and go, another reads a register of the HPET that never changes.  Prints what it
+ * has, how often it came back with something else, and how often the device's memory
+ * came or went.
  */
 #include <err.h>
 #include <fcntl.h>
