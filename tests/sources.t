@@ -67,6 +67,7 @@ ln -s "$T/bin/id" "$T/bin/apt-get" "$T/nosudo/"
 refused "a missing package, and nobody to install it" 'apt-get install sources.t-no-such-package' \
 	env PATH="$T/nosudo" "$p/tools/deps"
 printf 'bash\n' >"$p/tools/packages"
+# shellcheck disable=SC2013  # words
 for f in $(sed -n 's/^for tool in \(.*\); do$/\1/p' "$p/tools/deps"); do ln -s "$(type -P "$f")" "$T/nosudo/$f"; done
 is "without one missing, apt isn't asked" "$(PATH=$T/nosudo "$p/tools/deps" 2>&1)" ""
 rm "$T/nosudo/flex"
