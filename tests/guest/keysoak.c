@@ -157,21 +157,27 @@ static void look(struct worker *w, struct region *r)
 {
 	bool mine = own(w, r);
 	unsigned int write = dice(w, 2);
+	volatile bool filling = false;
 
 	if (sigsetjmp(env, 1)) {
 		count(&all->sigbus);
 		if (mine)
 			bad(w, "SIGBUS, and nobody had erased", 0);
-		/* Erased by somebody: empty, or once more as if new. */
-		if (put_under(r->mem, LEN, 0))
+		/*
+		 * Erased by somebody: empty, or once more as if new.  Where only one
+		 * half was, and amid fill(), the other can still have what was before.
+		 */
+		if (filling || put_under(r->mem, LEN, 0))
 			renew(w, r);
 		r->key[0] = r->key[1] = 0;
 		return;
 	}
 	if (!right(r, !mine))
 		bad(w, "memory is wrong, of a key of its own", mine);
-	if (write)
+	if (write) {
+		filling = true;
 		fill(w, r);
+	}
 }
 
 static void make(struct worker *w)
