@@ -53,6 +53,10 @@ says "vhost" "vhost needs guest RAM as it is, but this machine.s memory is encry
 	-chardev "socket,id=c,path=$T/vhost" -device vhost-user-blk-pci,chardev=c
 wait $!
 
+says "a CPU with other physical address bits" "all CPUs must have the same phys-bits: 46, not 45" "${ok[@]}" -m 256 \
+	-smp 1,sockets=2,maxcpus=2 -device max-x86_64-cpu,socket-id=1,core-id=0,thread-id=0,phys-bits=45
+says "what is migrated into it" "State blocked by non-migratable device 'x86-mktme'" "${ok[@]}" -m 256 \
+	-incoming "exec:echo anything"
 says "RAM that ends amid a page below 4G" "nodes and the memory below 4G must begin and end at a multiple of 4K" \
 	"${ok[@]}" -machine max-ram-below-4g=134217729 -m 256
 

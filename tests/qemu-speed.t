@@ -31,6 +31,12 @@ E
 		/tests/viewcost hot 'sh /t'" 2>"$T/trace" >"$T/out" || { tail -n 5 "$T/trace" | diag; return 1; }
 	grep -c memory_notdirty_write_access "$T/trace"
 }
+n=$(slow cache=off)
+if [ "$n" -lt 300 ]; then
+	pass "with cache=off QEMU looks at no store ($n seen)"
+else
+	fail "with cache=off QEMU looks at no store ($n seen)"
+fi
 n=$(slow cache-exact=off)
 if [ "$n" -gt 0 ] && [ "$n" -lt 75000 ]; then
 	pass "a page that is stored to often gets the fast path ($n seen)"

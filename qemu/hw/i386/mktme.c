@@ -13,9 +13,10 @@
  * view and decrypts it with the key of the new one, and drops the TLB entries
  * of the old view on all CPUs.
  *
- * Views are switched by vCPUs only, with all of them stopped. Devices never
- * switch a view: what they access through another KeyID is converted line by
- * line on the way. s->lock serializes that with the switches.
+ * Views are switched with all vCPUs stopped. Devices do not wait for that: what
+ * they access through another KeyID is converted line by line on the way, and
+ * where they write, the page comes into that view at the next stop, for which
+ * they ask. s->lock serializes conversions and switches.
  *
  * When a key is replaced, the pages in its view are written back to "DRAM"
  * before: host memory then holds ciphertext (MKTME_VIEW_DRAM) until the next
@@ -40,6 +41,7 @@
 #include "hw/pci/pci_device.h"
 #include "hw/qdev-properties.h"
 #include "migration/blocker.h"
+#include "migration/vmstate.h"
 #include "qemu/error-report.h"
 #include "qemu/guest-random.h"
 #include "qemu/main-loop.h"
@@ -151,6 +153,13 @@ typedef struct MktmeStaleLine {
     uint8_t data[MKTME_LINE_SIZE];
 } MktmeStaleLine;
 
+/* Lines that a device wrote through a KeyID in whose view their page is not */
+typedef struct MktmeDeviceWrite {
+    hwaddr page;
+    uint64_t lines;
+    uint16_t keyid;
+} MktmeDeviceWrite;
+
 /* A violation of which the monitor has not been told yet */
 typedef struct MktmeEvent {
     bool pending;
@@ -192,6 +201,8 @@ struct X86MktmeState {
      */
     QemuMutex lock;
     GPtrArray *stale;           /* of MktmeStaleLine */
+    GArray *device_writes;      /* of MktmeDeviceWrite, until all vCPUs stop */
+    hwaddr told;                /* where a device's read that was told of ends */
     QEMUTimer *late_write;
     MktmeEvent event;
     QEMUBH *event_bh;
@@ -530,6 +541,60 @@ static void mktme_switch(X86MktmeState *s, MktmeRange *r, hwaddr page,
     }
 }
 
+/*
+ * Bring pages that devices have written to into the view of the KeyID under
+ * which their lines are dirty: only the next use through another one shows that
+ * they are. Call with all vCPUs stopped and s->lock held.
+ */
+static void mktme_adopt_device_writes(X86MktmeState *s)
+{
+    for (guint i = 0; i < s->device_writes->len; i++) {
+        MktmeDeviceWrite *w = &g_array_index(s->device_writes,
+                                             MktmeDeviceWrite, i);
+        MktmeRange *r = mktme_find(s, w->page);
+
+        if (!r || !w->lines) {
+            continue;
+        }
+        if (r->view[mktme_page(r, w->page)] != w->keyid) {
+            mktme_switch(s, r, w->page, w->keyid, false, 0);
+        }
+        qatomic_or(&r->dirty[mktme_page(r, w->page)], w->lines);
+    }
+    g_array_set_size(s->device_writes, 0);
+}
+
+static void mktme_adopt_work(CPUState *cpu, run_on_cpu_data data)
+{
+    X86MktmeState *s = data.host_ptr;
+
+    RCU_READ_LOCK_GUARD();
+    QEMU_LOCK_GUARD(&s->lock);
+    mktme_adopt_device_writes(s);
+}
+
+/* Call with s->lock held */
+static void mktme_device_wrote(X86MktmeState *s, hwaddr page, uint64_t lines,
+                               uint16_t keyid)
+{
+    GArray *writes = s->device_writes;
+    MktmeDeviceWrite w = { .page = page, .lines = lines, .keyid = keyid };
+
+    if (!writes->len) {
+        async_safe_run_on_cpu(first_cpu, mktme_adopt_work,
+                              RUN_ON_CPU_HOST_PTR(s));
+    } else {
+        MktmeDeviceWrite *last = &g_array_index(writes, MktmeDeviceWrite,
+                                                writes->len - 1);
+
+        if (last->page == page && last->keyid == keyid) {
+            last->lines |= lines;
+            return;
+        }
+    }
+    g_array_append_val(writes, w);
+}
+
 void x86_mktme_set_view(X86MktmeState *s, hwaddr addr, unsigned keyid,
                         uint64_t rip)
 {
@@ -537,11 +602,14 @@ void x86_mktme_set_view(X86MktmeState *s, hwaddr addr, unsigned keyid,
 
     RCU_READ_LOCK_GUARD();
     r = mktme_find(s, addr);
-    if (!r || r->view[mktme_page(r, addr)] == keyid) {
+    if (!r) {
         return;
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
-        mktme_switch(s, r, addr & TARGET_PAGE_MASK, keyid, true, rip);
+        mktme_adopt_device_writes(s);
+        if (r->view[mktme_page(r, addr)] != keyid) {
+            mktme_switch(s, r, addr & TARGET_PAGE_MASK, keyid, true, rip);
+        }
     }
 }
 
@@ -685,7 +753,19 @@ void x86_mktme_clean_line(X86MktmeState *s, hwaddr addr, unsigned keyid)
             /* It was the first one: TLB entries allowed unseen stores */
             mktme_watch_stores(r, addr & TARGET_PAGE_MASK);
         }
-    } else if (s->stale->len) {
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        for (guint j = 0; j < s->device_writes->len; j++) {
+            MktmeDeviceWrite *w = &g_array_index(s->device_writes,
+                                                 MktmeDeviceWrite, j);
+
+            if (w->page == (addr & TARGET_PAGE_MASK) && w->keyid == keyid) {
+                w->lines &= ~bit;
+            }
+        }
+    }
+    if (s->stale->len) {
         mktme_write_late(s, false, addr & -MKTME_LINE_SIZE, keyid);
     }
 }
@@ -696,6 +776,9 @@ void x86_mktme_clean_all(X86MktmeState *s)
     CPUState *cpu;
 
     mktme_write_late(s, true, 0, 0);
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        g_array_set_size(s->device_writes, 0);
+    }
     QLIST_FOREACH_RCU(r, &s->ranges, next) {
         memset(r->dirty, 0, r->size / MKTME_PAGE_SIZE * sizeof(*r->dirty));
         memset(r->stores, 0, r->size / MKTME_PAGE_SIZE * sizeof(*r->stores));
@@ -830,6 +913,7 @@ MktmeStatus x86_mktme_key_program(X86MktmeState *s, unsigned package,
 
     slot = &pkg->slots[keyid];
     WITH_QEMU_LOCK_GUARD(&s->lock) {
+        mktme_adopt_device_writes(s);
         mktme_write_back(s, package, keyid, true, rip);
         mktme_free_cipher(&slot->cipher);
         slot->cipher = cipher;
@@ -1098,6 +1182,56 @@ static void mktme_access_line(X86MktmeState *s, MktmeRange *r, hwaddr addr,
     mktme_invalidate(r, line, MKTME_LINE_SIZE);
 }
 
+/*
+ * A device writes to a line: that is dirty then, and no other KeyID's line of
+ * the page may be. Call with s->lock held.
+ */
+static void mktme_dma_write_lines(X86MktmeState *s, MktmeRange *r, hwaddr addr,
+                                  uint16_t keyid)
+{
+    hwaddr page = addr & TARGET_PAGE_MASK;
+    size_t i = mktme_page(r, addr);
+    uint64_t lines;
+
+    if (r->view[i] == keyid) {
+        qatomic_or(&r->dirty[i], mktme_line_bit(addr));
+        return;
+    }
+    lines = qatomic_read(&r->dirty[i]);
+    if (lines && r->view[i] != MKTME_VIEW_DRAM) {
+        mktme_report(s, MKTME_VIOLATION_DEVICE_ACCESS, page, lines,
+                     r->view[i], keyid, false, 0);
+        if (s->cache == MKTME_CACHE_MODE_STRICT) {
+            mktme_put_aside(s, r, page, lines);
+        }
+        mktme_clean(r, i, lines);
+        mktme_watch_stores(r, page);
+    }
+    mktme_device_wrote(s, page, mktme_line_bit(addr), keyid);
+}
+
+/*
+ * A device reads @len bytes of a line, which may not be dirty under another
+ * KeyID, and stays so if it is. It comes in pieces: the first one is told of.
+ * Call with s->lock held.
+ */
+static void mktme_dma_read_lines(X86MktmeState *s, MktmeRange *r, hwaddr addr,
+                                 size_t len, uint16_t keyid)
+{
+    size_t i = mktme_page(r, addr);
+    uint64_t bit = mktme_line_bit(addr);
+
+    if (r->view[i] == keyid || !(qatomic_read(&r->dirty[i]) & bit)) {
+        return;
+    }
+    if (addr != s->told || !(addr % MKTME_LINE_SIZE)) {
+        mktme_report(s, MKTME_VIOLATION_DEVICE_ACCESS,
+                     addr & TARGET_PAGE_MASK, bit, r->view[i], keyid, false,
+                     0);
+    }
+    s->told = addr + len;
+}
+
 static void mktme_dma_access(X86MktmeState *s, hwaddr addr, uint8_t *buf,
                              unsigned size, bool write)
 {
@@ -1111,29 +1245,17 @@ static void mktme_dma_access(X86MktmeState *s, hwaddr addr, uint8_t *buf,
     r = mktme_find(s, addr);
     for (done = 0; done < size; done += len, addr += len) {
         len = MIN(size - done, MKTME_LINE_SIZE - addr % MKTME_LINE_SIZE);
-        if (r && r->dirty) {
-            uint64_t *dirty = &r->dirty[mktme_page(r, addr)];
-            uint64_t bit = mktme_line_bit(addr);
-            uint16_t view = r->view[mktme_page(r, addr)];
-
-            if (view == keyid) {
-                if (write) {
-                    qatomic_or(dirty, bit);
-                }
-            } else if (qatomic_read(dirty) & bit) {
-                mktme_report(s, MKTME_VIOLATION_DEVICE_ACCESS,
-                             addr & TARGET_PAGE_MASK, bit, view, keyid,
-                             false, 0);
-                if (write && s->cache == MKTME_CACHE_MODE_STRICT) {
-                    mktme_put_aside(s, r, addr & TARGET_PAGE_MASK, bit);
-                }
-                mktme_clean(r, mktme_page(r, addr), bit);
-                mktme_watch_stores(r, addr & TARGET_PAGE_MASK);
+        if (!r) {
+            continue;
+        }
+        if (r->dirty) {
+            if (write) {
+                mktme_dma_write_lines(s, r, addr, keyid);
+            } else {
+                mktme_dma_read_lines(s, r, addr, len, keyid);
             }
         }
-        if (r) {
-            mktme_access_line(s, r, addr, keyid, buf + done, len, write);
-        }
+        mktme_access_line(s, r, addr, keyid, buf + done, len, write);
     }
 }
 
@@ -1330,6 +1452,7 @@ static void mktme_reset(void *opaque)
 
     QEMU_LOCK_GUARD(&s->lock);
     g_ptr_array_set_size(s->stale, 0);
+    g_array_set_size(s->device_writes, 0);
     timer_del(s->late_write);
 
     QLIST_FOREACH(r, &s->ranges, next) {
@@ -1383,6 +1506,12 @@ MemoryRegion *x86_mktme_views(X86MktmeState *s)
     return &s->dma_root;
 }
 
+/* A blocker stops only what leaves the machine, this also what is loaded */
+static const VMStateDescription mktme_vmstate = {
+    .name = TYPE_X86_MKTME,
+    .unmigratable = 1,
+};
+
 static GlobalProperty mktme_bounce_size = {
     .driver = TYPE_PCI_DEVICE,
     .property = "x-max-bounce-buffer-size",
@@ -1406,6 +1535,7 @@ bool x86_mktme_machine_init(X86MktmeState *s, MachineState *machine,
     if (migrate_add_blocker(&s->migration_blocker, errp) < 0) {
         return false;
     }
+    vmstate_register(NULL, 0, &mktme_vmstate, s);
 
     s->machine = machine;
     s->phys_bits = phys_bits;
@@ -1655,6 +1785,7 @@ static void x86_mktme_init(Object *obj)
     s->activated = true;
     QLIST_INIT(&s->ranges);
     s->stale = g_ptr_array_new_with_free_func(g_free);
+    s->device_writes = g_array_new(false, false, sizeof(MktmeDeviceWrite));
     qemu_mutex_init(&s->lock);
     memory_region_init(&s->dma_root, obj, "mktme-views", UINT64_MAX);
 }
@@ -1677,5 +1808,6 @@ static void x86_mktme_finalize(Object *obj)
         mktme_range_free(r);
     }
     g_ptr_array_free(s->stale, true);
+    g_array_free(s->device_writes, true);
     qemu_mutex_destroy(&s->lock);
 }

@@ -864,7 +864,7 @@ static void test_migration(void)
     g_assert(strstr(qdict_get_str(err, "desc"), "x86-mktme"));
     qobject_unref(err);
     out = qtest_hmp(qts, "savevm now");
-    g_assert(strstr(out, "not supported with x86-mktme"));
+    g_assert(strstr(out, "non-migratable device 'x86-mktme'"));
     stop(qts);
 }
 
@@ -1064,6 +1064,30 @@ static int64_t cache_leave(CacheTest *t)
     return counter(t->qts, "violations");
 }
 
+/* A page table is stored to where an entry's accessed bit is set, not else */
+static void test_cache_page_table(const void *mode)
+{
+    CacheTest t;
+    uint64_t pt5;
+
+    cache_start(&t, mode);
+    pt5 = map(t.qts, 0, 8, PT | KEYID(5) | 0x20);
+    load(t.qts, 0, t.va0);
+    FLUSH(t.qts, 0, op_wbinvd, 0);
+    FLUSH(t.qts, 0, op_invlpg, t.va0);
+    load(t.qts, 0, t.va0);
+    load(t.qts, 0, pt5);
+    g_assert_cmpint(counter(t.qts, "violations"), ==, 0);
+
+    store(t.qts, 0, PT, PAGE | 7);
+    FLUSH(t.qts, 0, op_wbinvd, 0);
+    FLUSH(t.qts, 0, op_invlpg, t.va0);
+    load(t.qts, 0, t.va0);
+    load(t.qts, 0, pt5);
+    g_assert_cmpint(counter(t.qts, "violations"), ==, 1);
+    stop(t.qts);
+}
+
 /* Many stores to few lines: the others are taken as dirty, if one lets it */
 static void test_cache_hot(const void *mode)
 {
@@ -1244,6 +1268,7 @@ static void test_dma(void)
     edu_dma(qts, dev, bar, LINE, EDU_BUFFER, 64, false);
     g_assert_cmpint(counter(qts, "violations"), ==, 1);
     edu_dma(qts, dev, bar, EDU_BUFFER, PAGE + 0x2000, 64, true);
+    FLUSH(qts, 0, op_clflush, va5);
     load_line(qts, va0, buf);
     for (int i = 0; i < 64; i += 8) {
         g_assert_cmphex(load(qts, 0, PAGE + 0x2000 + i), ==, ldq_le_p(buf + i));
@@ -1261,6 +1286,7 @@ static void test_dma(void)
     FLUSH(qts, 0, op_wbinvd, 0);
     edu_dma(qts, dev, bar, PAGE + 0x2000, EDU_BUFFER, 64, false);
     edu_dma(qts, dev, bar, EDU_BUFFER, LINE, 64, true);
+    FLUSH(qts, 0, op_clflush, va0);
     load_line(qts, va5, buf);
     g_assert_cmpmem(buf, 64, plain, 64);
 
@@ -1275,6 +1301,137 @@ static void test_dma(void)
     g_free(dev);
     qpci_free_pc(bus);
     stop(qts);
+}
+
+typedef struct EduTest {
+    QTestState *qts;
+    QPCIBus *bus;
+    QPCIDevice *dev;
+    QPCIBar bar;
+    uint64_t va0, va5;  /* of LINE, which is in view of KeyID 0 */
+} EduTest;
+
+static void edu_start(EduTest *t, const char *mode)
+{
+    g_autofree char *object = g_strdup_printf("cache=%s", mode);
+
+    t->qts = start(object, "-device edu,addr=04.0,dma_mask=0x3fffffffffff");
+    t->bus = qpci_new_pc(t->qts, NULL);
+    t->dev = qpci_device_find(t->bus, QPCI_DEVFN(4, 0));
+    g_assert(t->dev);
+    qpci_device_enable(t->dev);
+    t->bar = qpci_iomap(t->dev, 0, NULL);
+    set_key(t->qts, 0, 5);
+    t->va5 = map(t->qts, 0, 5, PAGE | KEYID(5)) + 0x40;
+    t->va0 = map(t->qts, 0, 0, PAGE) + 0x40;
+    /* What it writes from now on */
+    store_plain(t->qts, PAGE + 0x2000);
+    edu_dma(t->qts, t->dev, t->bar, PAGE + 0x2000, EDU_BUFFER, 64, false);
+    load(t->qts, 0, t->va0);
+}
+
+static void edu_write(EduTest *t, uint64_t addr)
+{
+    edu_dma(t->qts, t->dev, t->bar, EDU_BUFFER, addr, 64, true);
+}
+
+static void edu_stop(EduTest *t, int64_t violations, int64_t reuse)
+{
+    g_assert_cmpint(counter(t->qts, "violations"), ==, violations);
+    g_assert_cmpint(counter(t->qts, "reuse-violations"), ==, reuse);
+    g_free(t->dev);
+    qpci_free_pc(t->bus);
+    stop(t->qts);
+}
+
+/* Lines that a device writes are dirty under its KeyID, in whatever view */
+static void test_dma_dirty(const void *mode)
+{
+    bool strict = g_str_equal(mode, "strict");
+    uint8_t buf[64];
+    EduTest t;
+
+    /* Flushed under that KeyID: right, also before the key is replaced */
+    edu_start(&t, mode);
+    edu_write(&t, LINE | KEYID(5));
+    FLUSH(t.qts, 0, op_clflush, t.va5);
+    load_line(t.qts, t.va0, buf);
+    g_assert(memcmp(buf, plain, 64));
+    edu_write(&t, LINE | KEYID(5));
+    FLUSH(t.qts, 0, op_clflush, t.va5);
+    set_key(t.qts, 0, 5);
+    load_line(t.qts, t.va5, buf);
+    g_assert_cmpmem(buf, 64, plain, 64);
+    edu_stop(&t, 0, 0);
+
+    /* Not flushed, or under another one */
+    edu_start(&t, mode);
+    edu_write(&t, LINE | KEYID(5));
+    FLUSH(t.qts, 0, op_clflush, t.va0);
+    g_assert_cmpint(counter(t.qts, "violations"), ==, 0);
+    store(t.qts, 0, t.va0, 0x1111);
+    FLUSH(t.qts, 0, op_clflush, t.va0);
+    if (strict) {
+        /* Over what the CPU has stored */
+        while (counter(t.qts, "late-writes") == 0) {
+            g_usleep(1000);
+        }
+        load_line(t.qts, t.va5, buf);
+        g_assert_cmpmem(buf, 64, plain, 64);
+    } else {
+        g_assert_cmphex(load(t.qts, 0, t.va0), ==, 0x1111);
+    }
+    edu_stop(&t, 1, 0);
+
+    /* The key is programmed anew */
+    edu_start(&t, mode);
+    edu_write(&t, LINE | KEYID(5));
+    set_key(t.qts, 0, 5);
+    edu_stop(&t, 0, 1);
+}
+
+/* A device reads and writes what is dirty under another KeyID */
+static void test_dma_finds_dirty(const void *mode)
+{
+    bool strict = g_str_equal(mode, "strict");
+    uint8_t buf[64];
+    EduTest t;
+
+    /* The line stays dirty when it is read, and each read is told of */
+    edu_start(&t, mode);
+    store(t.qts, 0, t.va5, 0x1111);
+    for (int i = 1; i <= 3; i++) {
+        edu_dma(t.qts, t.dev, t.bar, LINE, EDU_BUFFER, 64, false);
+        g_assert_cmpint(counter(t.qts, "violations"), ==, i);
+    }
+    g_assert_cmphex(load(t.qts, 0, t.va5), ==, 0x1111);
+    load(t.qts, 0, t.va0);
+    edu_stop(&t, 4, 0);
+
+    /* So does each line that is read */
+    edu_start(&t, mode);
+    store(t.qts, 0, t.va5, 1);
+    store(t.qts, 0, t.va5 + 64, 1);
+    edu_dma(t.qts, t.dev, t.bar, LINE, EDU_BUFFER, 128, false);
+    edu_stop(&t, 2, 0);
+
+    /* What is written over it: a write is told of once a page */
+    edu_start(&t, mode);
+    store(t.qts, 0, t.va5, 0x1111);
+    store(t.qts, 0, t.va5 + 128, 0x1111);
+    edu_write(&t, LINE);
+    if (strict) {
+        while (counter(t.qts, "late-writes") < 2) {
+            g_usleep(1000);
+        }
+        FLUSH(t.qts, 0, op_clflush, t.va0);
+        g_assert_cmphex(load(t.qts, 0, t.va5), ==, 0x1111);
+        g_assert_cmphex(load(t.qts, 0, t.va5 + 128), ==, 0x1111);
+    } else {
+        load_line(t.qts, t.va0, buf);
+        g_assert_cmpmem(buf, 64, plain, 64);
+    }
+    edu_stop(&t, 1, 0);
 }
 
 /*
@@ -1616,6 +1773,7 @@ static void test_device(const void *opaque)
     type->copy(&d, addr0, true);
     dump(d.qts, PAGE, dram, DEV_LEN);
     g_assert_cmpmem(dram, DEV_LEN, data[1], DEV_LEN);
+    FLUSH(d.qts, 0, op_wbinvd, 0);
     g_assert_cmphex(load(d.qts, 0, va5 + 0x80), !=, ldq_le_p(data[1] + 0x80));
     FLUSH(d.qts, 0, op_wbinvd, 0);
     g_assert_cmphex(load(d.qts, 0, va0 + 0x80), ==, ldq_le_p(data[1] + 0x80));
@@ -1640,11 +1798,16 @@ static void test_device(const void *opaque)
     g_assert(!qdict_haskey(info, "rip"));
     qobject_unref(event);
 
-    /* And what a device has written may be dirty, too */
+    /* And what a device has written may be dirty, too, in whatever view */
     FLUSH(d.qts, 0, op_wbinvd, 0);
+    load(d.qts, 0, va5);
     type->copy(&d, addr5, true);
     load(d.qts, 0, va0);
     g_assert_cmpint(counter(d.qts, "violations"), ==, 2);
+    FLUSH(d.qts, 0, op_wbinvd, 0);
+    type->copy(&d, addr5, true);
+    load(d.qts, 0, va0);
+    g_assert_cmpint(counter(d.qts, "violations"), ==, 3);
 
     if (d.virtio) {
         qvirtqueue_cleanup(d.virtio->vdev.bus, d.vq, &d.alloc);
@@ -2022,9 +2185,13 @@ static void test_nested(const void *mode)
     };
     const uint64_t vmcb = 0x200000, npt = 0x210000, hsave = 0x220000;
     const uint64_t guest_code = 0x230000, guest_pt = PAGE + 0x100000;
+    const uint64_t handler = guest_code + 0x100, gdt = 0x250000;
+    const uint64_t stack = PAGE + 0x1000, idt = PAGE + 0x2000;
     g_autofree char *object = g_strdup_printf("cache=%s", (const char *)mode);
-    QTestState *qts = start(object, "");
-    uint64_t table[512], va5, va6;
+    /* Two CPUs: the other one has to be stopped to change a view */
+    QTestState *qts = start(object, "-smp 2");
+    uint64_t table[512], va5, va6, va_stack, va_idt;
+    int64_t violations;
     static const struct {
         unsigned offset;
         uint16_t selector, attrib;
@@ -2063,6 +2230,8 @@ static void test_nested(const void *mode)
         table[i] = (PAGE + ((uint64_t)i << 12)) | 7;
     }
     table[0] = PAGE | KEYID(5) | 7;
+    table[1] = stack | KEYID(5) | 7;
+    table[2] = idt | KEYID(6) | 7;
     qtest_memwrite(qts, npt + 0x4000, table, sizeof(table));
 
     qtest_memset(qts, vmcb, 0, 0x1000);
@@ -2110,6 +2279,36 @@ static void test_nested(const void *mode)
         load(qts, 0, guest_pt);
         g_assert_cmpint(counter(qts, "violations"), ==, 1);
     }
+
+    /* An interrupt is injected: neither stack nor IDT are in view */
+    violations = counter(qts, "violations");
+    va_stack = map(qts, 0, 7, stack | KEYID(5));
+    va_idt = map(qts, 0, 8, idt | KEYID(6));
+    store(qts, 0, va_stack + 0xfd8, 0);
+    store(qts, 0, va_idt + 0x200, (handler & 0xffff) | 0x08 << 16 |
+                                  0x8e00ULL << 32 | handler >> 16 << 48);
+    store(qts, 0, va_idt + 0x208, 0);
+    qtest_writeq(qts, gdt + 8, 0x00af9b000000ffff);
+    qtest_writel(qts, vmcb + 0x464, 0xf);
+    qtest_writeq(qts, vmcb + 0x468, gdt);
+    qtest_writel(qts, vmcb + 0x484, 0xfff);
+    qtest_writeq(qts, vmcb + 0x488, PAGE + 0x2000);
+    qtest_writel(qts, vmcb + 0xa8, 1u << 31 | 0x20);    /* event_inj */
+    qtest_writeq(qts, vmcb + 0x578, guest_code);
+    qtest_writeq(qts, vmcb + 0x5d8, PAGE + 0x2000);
+    qtest_memwrite(qts, handler, op_guest + 10, 3);     /* vmmcall */
+    FLUSH(qts, 0, op_wbinvd, 0);
+    load(qts, 0, stack);
+    load(qts, 0, idt);
+
+    r = (Regs) { .rax = vmcb };
+    RUN(qts, 0, op_vmrun, &r);
+    g_assert_cmphex(r.vector, ==, NO_EXCEPTION);
+    g_assert_cmphex(qtest_readl(qts, vmcb + 0x70), ==, 0x81);
+    g_assert_cmphex(qtest_readq(qts, vmcb + 0x578), ==, handler);
+    g_assert_cmphex(qtest_readl(qts, vmcb + 0xa8) >> 31, ==, 0);
+    g_assert_cmphex(load(qts, 0, va_stack + 0xfd8), ==, guest_code);
+    g_assert_cmpint(counter(qts, "violations"), ==, violations);
     stop(qts);
 }
 
@@ -2279,12 +2478,19 @@ int main(int argc, char **argv)
             { "hot", test_cache_hot },
             { "store-after-flush", test_cache_store_after },
             { "key-reuse", test_cache_reuse },
+            { "page-table", test_cache_page_table },
+            { "dma-dirty", test_dma_dirty },
+            { "dma-finds-dirty", test_dma_finds_dirty },
         };
 
         for (int j = 0; j < ARRAY_SIZE(tests); j++) {
             g_autofree char *path = g_strdup_printf("/mktme/cache/%s/%s",
                                                     modes[i], tests[j].name);
 
+            if (g_str_has_prefix(tests[j].name, "dma") &&
+                !qtest_has_device("edu")) {
+                continue;
+            }
             qtest_add_data_func(path, modes[i], tests[j].func);
         }
     }
