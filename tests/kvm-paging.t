@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # KVM has a guest's page under the page's key however it maps it: by nested paging in
-# 4K and 2M, when the host moves the page and when it gives it another key while the
+# 4K and 2M, and from hugetlbfs, when the host moves the page and when it gives it another key while the
 # guest runs; on a host of two CPUs, on one of which the guest may be meanwhile.
 . "$(dirname "$0")/lib.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/secret build/guest/tests/migrate
@@ -11,6 +11,7 @@ cat >"$T/script" <<'EOF'
 . /inner/lib.sh
 set -e
 echo $thp >/sys/kernel/mm/transparent_hugepage/enabled
+echo $huge >/proc/sys/vm/nr_hugepages
 id=$(keyctl add mktme g "type=cpu algorithm=aes-xts-128" @u)
 start g $(keyed serial=$id)
 keep g 256 >/dev/null
@@ -20,6 +21,7 @@ echo "keyid $(sed -n '/^Size:/{s/[^0-9]//g;h};/^KeyID:/{s/[^0-9]//g;G;s/\n/ /p}'
 	sort -k2n | tail -n 1 | cut -d' ' -f1)"
 mapped() { cat /sys/kernel/debug/kvm/pages_$1; }
 echo "mode npt $(cat /sys/module/kvm_amd/parameters/npt), 2M $(($(mapped 2m) > 0))"
+echo "from-pool $(sed -n 's/^Private_Hugetlb: *\(.*\) kB/\1/p' /proc/$qemu/smaps | sort -n | tail -n 1)"
 echo "first $(kept g)"
 
 # It writes all the time from here on, and looks at what it wrote
@@ -39,14 +41,17 @@ echo "written $(say g 'touch /tmp/stop; wait $writer; cat /tmp/bad 2>/dev/null |
 stop g
 EOF
 
-mode() { # NAME WANTED THP
+mode() { # NAME WANTED THP [BACKEND HUGE-PAGES]
+	local env="thp=$3 INNER_BACKEND=${4:-} huge=${5:-0}" from_pool=0
+	[ ! "${5:-}" ] || from_pool=65536
 	echo "# $1"
 	guest --sockets 2 --smp 2 --memory 768M --cache strict --add "$T/inner:/inner" --add "$T/script:/script" \
-		-- "thp=$3 sh /script" >"$T/said" 2>"$T/err"
+		-- "$env sh /script" >"$T/said" 2>"$T/err"
 	is "$1: the guest's part" "$?" 0
 	[ ! -s "$T/err" ] || diag <"$T/err"
 	is "$1: as meant" "$(said mode)" "$2"
 	is "$1: its RAM has the key's KeyID" "$(said keyid)" 1
+	is "$1: kB from the pool of huge pages" "$(said from-pool)" "$from_pool"
 	is "$1: contents" "$(said first)" "0 words differ"
 	is "$1: when all of it gets another key" "$(said rotated)" "0 words differ"
 	is "$1: its pages are moved to another node" "$(said moved)" yes
@@ -57,4 +62,6 @@ mode() { # NAME WANTED THP
 
 mode "nested paging, 4K" "npt Y, 2M 0" never
 mode "nested paging, 2M" "npt Y, 2M 1" always
+# 32 for the guest, on one node or on the other
+mode "hugetlb" "npt Y, 2M 1" never memory-backend-memfd,hugetlb=on,prealloc=on,share=off 80
 done_testing

@@ -6,11 +6,11 @@
 #	say NAME COMMAND		a command in it, a line: its output, its status
 #	stop NAME			its QEMU ends
 #	qmp /run/NAME.qmp ...		see tests/guest/qmp.c
-# $ACCEL is QEMU's accelerator, with what goes with it; $INNER_RAM its RAM; $DEVICES
-# is set where guests have any: what they look for and don't find is most of the time
-# that it takes to boot one.
+# $ACCEL is QEMU's accelerator, with what goes with it; $INNER_RAM the size of its RAM,
+# $INNER_BACKEND the backend of that; $DEVICES is set where guests have any: what they
+# look for and don't find is most of the time that it takes to boot one.
 
-: "${ACCEL:=-accel kvm -cpu host}" "${INNER_RAM:=64M}" "${DEVICES:=}"
+: "${ACCEL:=-accel kvm -cpu host}" "${INNER_RAM:=64M}" "${INNER_BACKEND:=memory-backend-ram}" "${DEVICES:=}"
 
 # KVM takes the clock rate that was measured before it started for what guests want;
 # where a later measurement differs by more than this, it multiplies their TSC by 0,
@@ -44,26 +44,29 @@ launch() {
 answer() {
 	local line cr
 	cr=$(printf '\r')
-	while read -r line; do
-		line=${line%"$cr"}
-		echo "$line" >>"/run/$1.log"
-		case $line in
-		"@@ gone 0")
-			[ "${2:-}" ] && return ;;
-		"@@ gone "*)
-			;;
-		"@@ "*)
-			[ "${2:-}" ] && continue
-			status=${line#@@ }
-			return ;;
-		*)
-			echo "$line"
-			continue ;;
-		esac
-		echo "guest $1 is gone, QEMU's status was ${line##* }:" >&2
-		tail -20 "/run/$1.log" "/run/$1.err" >&2
-		return 1
-	done <"/run/$1.out"
+	# QEMU closes its end a while before it is gone
+	while :; do
+		while read -r line; do
+			line=${line%"$cr"}
+			echo "$line" >>"/run/$1.log"
+			case $line in
+			"@@ gone 0")
+				[ "${2:-}" ] && return ;;
+			"@@ gone "*)
+				;;
+			"@@ "*)
+				[ "${2:-}" ] && continue
+				status=${line#@@ }
+				return ;;
+			*)
+				echo "$line"
+				continue ;;
+			esac
+			echo "guest $1 is gone, QEMU's status was ${line##* }:" >&2
+			tail -20 "/run/$1.log" "/run/$1.err" >&2
+			return 1
+		done <"/run/$1.out"
+	done
 }
 
 # hva NAME GPA: where the guest's memory is in its QEMU; pa NAME GPA: and in ours
@@ -106,7 +109,7 @@ gone() {
 # keyed [KEY'S PROPERTIES]: options for RAM under a key; a random one by default
 keyed() {
 	echo "-object mktme-key,id=key0,${1:-key-type=cpu,algorithm=aes-xts-128}" \
-		"-object memory-backend-ram,id=ram0,size=$INNER_RAM,mktme-key=key0" \
+		"-object $INNER_BACKEND,id=ram0,size=$INNER_RAM,mktme-key=key0" \
 		"-M memory-backend=ram0"
 }
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Devices of a guest whose RAM is under a key: a disk by O_DIRECT onto a device of
-# the host, and a network by vhost. (QEMU is built without io_uring and Linux AIO.)
+# the host, and a network by vhost.
 . "$(dirname "$0")/lib.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64
 "$TOP/vm/inner.py" "$T/inner" || exit 1
@@ -23,7 +23,8 @@ set -e
 tunctl -t tap0 >/dev/null
 ip addr add 10.0.0.1/24 dev tap0
 ip link set tap0 up
-for aio in threads; do
+mkfifo /tmp/hold
+for aio in threads io_uring; do
 	start $aio $(keyed) -drive "file=/dev/vda,format=raw,if=none,id=d,cache=none,aio=$aio" \
 		-device virtio-blk-pci,drive=d \
 		-netdev tap,id=n,ifname=tap0,script=no,downscript=no,vhost=on \
@@ -34,10 +35,14 @@ for aio in threads; do
 	echo "$aio outer $(sha256sum </dev/vda)"
 
 	say $aio 'ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up; dd if=/dev/urandom of=/tmp/sent bs=64k count=40 2>/dev/null'
-	say $aio 'nc -l -p 5000 </tmp/sent >/tmp/back & nc=$!'
-	until nc 10.0.0.2 5000 </dev/null >/tmp/got 2>/dev/null; do usleep 100000; done
+	# Who has no more to send is hung up on: who receives keeps its input open
+	say $aio 'mkfifo /tmp/hold; nc -l -p 5000 </tmp/sent >/dev/null & (nc -l -p 5001 <>/tmp/hold >/tmp/back; : >/tmp/done) &'
+	until nc 10.0.0.2 5000 <>/tmp/hold >/tmp/got 2>/dev/null; do usleep 100000; done
+	until nc 10.0.0.2 5001 </tmp/got 2>/dev/null; do usleep 100000; done
+	say $aio 'until [ -e /tmp/done ]; do usleep 100000; done'
 	echo "$aio sent $(say $aio 'sha256sum </tmp/sent')"
 	echo "$aio got $(sha256sum </tmp/got)"
+	echo "$aio back $(say $aio 'sha256sum </tmp/back')"
 	stop $aio
 done
 EOF
@@ -47,11 +52,11 @@ truncate -s 32M "$T/disk"
 	>"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err"
-said() { sed -n "s/^$1 //p" "$T/said"; }
-for aio in threads; do
+for aio in threads io_uring; do
 	is "$aio: a file system's checksums" "$(said "$aio fs")" same
 	is "$aio: the host's disk has what the guest reads" "$(said "$aio outer")" "$(said "$aio inner")"
-	is "$aio: vhost: what was sent" "$(said "$aio got")" "$(said "$aio sent")"
+	is "$aio: vhost: what the guest sends" "$(said "$aio got")" "$(said "$aio sent")"
+	is "$aio: vhost: and what it gets back" "$(said "$aio back")" "$(said "$aio sent")"
 done
-is "the last disk, from outside" "$(sha256sum <"$T/disk")" "$(said "threads outer")"
+is "the last disk, from outside" "$(sha256sum <"$T/disk")" "$(said "io_uring outer")"
 done_testing
