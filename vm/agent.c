@@ -4,8 +4,7 @@
  * and its status through a virtio port, and powers the guest off.
  *
  * Frames, guest to host: type (1 byte), length (4 bytes, little endian), data.
- * Types: b the guest is up (always the first frame), o stdout, e stderr, x exit
- * status (1 byte, always the last one).
+ * Types: o stdout, e stderr, x exit status (1 byte, always the last frame).
  * The host answers x with one byte when it has it.
  *
  * The command's output goes through pipes, not right to ports: a port can be
@@ -115,7 +114,6 @@ int main(int argc, char **argv)
 	sigprocmask(SIG_BLOCK, &block, &orig);
 	sigaction(SIGCHLD, &sa, NULL);
 
-	frame('b', NULL, 0);
 	if (pipe(out) || pipe(err))
 		die("pipe");
 	pid = fork();
