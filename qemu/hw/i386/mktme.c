@@ -14,9 +14,9 @@
  * of the old view on all CPUs.
  *
  * Views are switched with all vCPUs stopped. Devices do not wait for that: what
- * they access through another KeyID is converted line by line on the way, and
- * where they write, the page comes into that view at the next stop, for which
- * they ask. s->lock serializes conversions and switches.
+ * they access through another KeyID is converted line by line on the way. Where
+ * they write and dirty lines are followed, the page comes into that view at the
+ * next stop, for which they ask. s->lock serializes conversions and switches.
  *
  * When a key is replaced, the pages in its view are written back to "DRAM"
  * before: host memory then holds ciphertext (MKTME_VIEW_DRAM) until the next
@@ -201,7 +201,7 @@ struct X86MktmeState {
      */
     QemuMutex lock;
     GPtrArray *stale;           /* of MktmeStaleLine */
-    GArray *device_writes;      /* of MktmeDeviceWrite, until all vCPUs stop */
+    GArray *device_writes;      /* of MktmeDeviceWrite, till all vCPUs stop */
     hwaddr told;                /* where a device's read that was told of ends */
     QEMUTimer *late_write;
     MktmeEvent event;
@@ -448,7 +448,8 @@ static void mktme_take_back(X86MktmeState *s, MktmeRange *r, hwaddr page,
             continue;
         }
         memcpy(mktme_host(r, stale->addr), stale->data, MKTME_LINE_SIZE);
-        r->dirty[mktme_page(r, page)] |= mktme_line_bit(stale->addr);
+        qatomic_or(&r->dirty[mktme_page(r, page)],
+                   mktme_line_bit(stale->addr));
         g_ptr_array_remove_index(s->stale, i);
     }
 }
@@ -511,16 +512,19 @@ static void mktme_switch(X86MktmeState *s, MktmeRange *r, hwaddr page,
     size_t i = mktme_page(r, page);
     uint16_t old = r->view[i];
     MktmePackage *pkg = &s->packages[r->package];
+    uint64_t lines = r->dirty ? qatomic_read(&r->dirty[i]) : 0;
     CPUState *cpu;
 
-    if (r->dirty && r->dirty[i] && old != MKTME_VIEW_DRAM) {
-        mktme_report(s, MKTME_VIOLATION_CPU_ACCESS, page, r->dirty[i], old,
-                     keyid, has_rip, rip);
+    if (lines && old != MKTME_VIEW_DRAM) {
+        mktme_report(s, has_rip ? MKTME_VIOLATION_CPU_ACCESS :
+                                  MKTME_VIOLATION_DEVICE_ACCESS,
+                     page, lines, old, keyid, has_rip, rip);
         if (s->cache == MKTME_CACHE_MODE_STRICT) {
-            mktme_put_aside(s, r, page, r->dirty[i]);
+            mktme_put_aside(s, r, page, lines);
         }
-        mktme_clean(r, i, UINT64_MAX);
+        mktme_clean(r, i, lines);
     }
+    s->told = HWADDR_MAX;
 
     if (mktme_cipher(s, pkg, page, old) != mktme_cipher(s, pkg, page, keyid)) {
         mktme_convert(s, r, page, mktme_host(r, page), MKTME_PAGE_SIZE, old,
@@ -544,7 +548,8 @@ static void mktme_switch(X86MktmeState *s, MktmeRange *r, hwaddr page,
 /*
  * Bring pages that devices have written to into the view of the KeyID under
  * which their lines are dirty: only the next use through another one shows that
- * they are. Call with all vCPUs stopped and s->lock held.
+ * they are. Call with all vCPUs stopped, and none in the middle of an access to
+ * memory, and with s->lock held.
  */
 static void mktme_adopt_device_writes(X86MktmeState *s)
 {
@@ -602,14 +607,11 @@ void x86_mktme_set_view(X86MktmeState *s, hwaddr addr, unsigned keyid,
 
     RCU_READ_LOCK_GUARD();
     r = mktme_find(s, addr);
-    if (!r) {
+    if (!r || r->view[mktme_page(r, addr)] == keyid) {
         return;
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
-        mktme_adopt_device_writes(s);
-        if (r->view[mktme_page(r, addr)] != keyid) {
-            mktme_switch(s, r, addr & TARGET_PAGE_MASK, keyid, true, rip);
-        }
+        mktme_switch(s, r, addr & TARGET_PAGE_MASK, keyid, true, rip);
     }
 }
 
@@ -749,6 +751,7 @@ void x86_mktme_clean_line(X86MktmeState *s, hwaddr addr, unsigned keyid)
         /* Whoever flushes the next line stores to it only after this */
         QEMU_LOCK_GUARD(&s->lock);
 
+        s->told = HWADDR_MAX;
         if (mktme_clean(r, i, bit) == UINT64_MAX) {
             /* It was the first one: TLB entries allowed unseen stores */
             mktme_watch_stores(r, addr & TARGET_PAGE_MASK);
@@ -778,6 +781,7 @@ void x86_mktme_clean_all(X86MktmeState *s)
     mktme_write_late(s, true, 0, 0);
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         g_array_set_size(s->device_writes, 0);
+        s->told = HWADDR_MAX;
     }
     QLIST_FOREACH_RCU(r, &s->ranges, next) {
         memset(r->dirty, 0, r->size / MKTME_PAGE_SIZE * sizeof(*r->dirty));
@@ -1434,6 +1438,14 @@ void x86_mktme_del_ram(X86MktmeState *s, hwaddr base)
     for (size_t i = 0; i < r->size / MKTME_PAGE_SIZE; i++) {
         mktme_count_view(s, r, r->view[i], -1);
     }
+    for (guint i = 0; i < s->device_writes->len; i++) {
+        MktmeDeviceWrite *w = &g_array_index(s->device_writes,
+                                             MktmeDeviceWrite, i);
+
+        if (w->page - r->base < r->size) {
+            w->lines = 0;
+        }
+    }
     QLIST_REMOVE_RCU(r, next);
     call_rcu(r, mktme_range_free, rcu);
 }
@@ -1453,6 +1465,7 @@ static void mktme_reset(void *opaque)
     QEMU_LOCK_GUARD(&s->lock);
     g_ptr_array_set_size(s->stale, 0);
     g_array_set_size(s->device_writes, 0);
+    s->told = HWADDR_MAX;
     timer_del(s->late_write);
 
     QLIST_FOREACH(r, &s->ranges, next) {
@@ -1785,6 +1798,7 @@ static void x86_mktme_init(Object *obj)
     s->activated = true;
     QLIST_INIT(&s->ranges);
     s->stale = g_ptr_array_new_with_free_func(g_free);
+    s->told = HWADDR_MAX;
     s->device_writes = g_array_new(false, false, sizeof(MktmeDeviceWrite));
     qemu_mutex_init(&s->lock);
     memory_region_init(&s->dma_root, obj, "mktme-views", UINT64_MAX);

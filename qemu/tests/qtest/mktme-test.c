@@ -257,6 +257,17 @@ static int64_t counter(QTestState *qts, const char *name)
     return val;
 }
 
+/* Wait until there have been @n late write-backs */
+static void wait_late_writes(QTestState *qts, int64_t n)
+{
+    int64_t end = g_get_monotonic_time() + 60 * G_TIME_SPAN_SECOND;
+
+    while (counter(qts, "late-writes") < n) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    }
+}
+
 /*
  * The line at LINE, with byte i being 7 * i + 3, encrypted by OpenSSL's
  * EVP_aes_128_xts() and EVP_aes_256_xts(): keys as in init_keys(), the tweak
@@ -1173,9 +1184,7 @@ static void cache_lose_store(CacheTest *t, bool flush_late)
             FLUSH(t->qts, 0, op_clflush, t->va5);
             g_assert_cmpint(counter(t->qts, "late-writes"), ==, late + 1);
         }
-        while (counter(t->qts, "late-writes") == late) {
-            g_usleep(1000);
-        }
+        wait_late_writes(t->qts, late + 1);
         g_assert_cmpint(counter(t->qts, "stale-lines"), ==, 0);
     } while (load(t->qts, 0, t->va6) == 0x2222);
 }
@@ -1202,9 +1211,7 @@ static void test_cache_strict(void)
     g_assert_cmpint(pconfig(t.qts, 0, 5, SET_KEY_DIRECT | AES_256, data_key,
                             tweak_key), ==, 0);
     g_assert_cmpint(counter(t.qts, "reuse-violations"), ==, 1);
-    while (counter(t.qts, "late-writes") == 0) {
-        g_usleep(1000);
-    }
+    wait_late_writes(t.qts, 1);
     g_assert_cmphex(load(t.qts, 0, t.va5), ==, 0x1111);
     set_key(t.qts, 0, 5);
     g_assert_cmphex(load(t.qts, 0, t.va5), !=, 0x1111);
@@ -1373,9 +1380,7 @@ static void test_dma_dirty(const void *mode)
     FLUSH(t.qts, 0, op_clflush, t.va0);
     if (strict) {
         /* Over what the CPU has stored */
-        while (counter(t.qts, "late-writes") == 0) {
-            g_usleep(1000);
-        }
+        wait_late_writes(t.qts, 1);
         load_line(t.qts, t.va5, buf);
         g_assert_cmpmem(buf, 64, plain, 64);
     } else {
@@ -1421,9 +1426,7 @@ static void test_dma_finds_dirty(const void *mode)
     store(t.qts, 0, t.va5 + 128, 0x1111);
     edu_write(&t, LINE);
     if (strict) {
-        while (counter(t.qts, "late-writes") < 2) {
-            g_usleep(1000);
-        }
+        wait_late_writes(t.qts, 2);
         FLUSH(t.qts, 0, op_clflush, t.va0);
         g_assert_cmphex(load(t.qts, 0, t.va5), ==, 0x1111);
         g_assert_cmphex(load(t.qts, 0, t.va5 + 128), ==, 0x1111);
@@ -1432,6 +1435,105 @@ static void test_dma_finds_dirty(const void *mode)
         g_assert_cmpmem(buf, 64, plain, 64);
     }
     edu_stop(&t, 1, 0);
+}
+
+/* Start CPU 1 at the beginning of the firmware image */
+static void start_ap(QTestState *qts, unsigned cpu)
+{
+    uint64_t icr = 0xfee00300;
+    Regs r = { 0 };
+
+    /* Enable the local APIC, then INIT, and a startup IPI for 0xf0000 */
+    r = (Regs) { .rdi = 0xfee000f0, .rax = 0x1ff };
+    RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
+    r = (Regs) { .rdi = icr + 0x10, .rax = (uint64_t)cpu << 24 };
+    RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
+    r = (Regs) { .rdi = icr, .rax = 0x4500 };
+    RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
+    r = (Regs) { .rdi = icr + 0x10, .rax = (uint64_t)cpu << 24 };
+    RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
+    r = (Regs) { .rdi = icr, .rax = 0x46f0 };
+    RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
+    wait_cpu(qts, cpu, 0x70, 1);
+}
+
+/*
+ * What a CPU does right after a device has written: fw_cfg is asked to over and
+ * over by CPU 1, which goes on at once, while it takes CPU 0 a moment to come to
+ * the stop in which the page comes into view.
+ */
+static void test_dma_at_once(const void *mode)
+{
+    static const uint8_t op_dma[] = {
+        0xc7, 0x06, 0x00, 0x00, 0x00, 0x0a, /* movl $0x0a000000, (%rsi) */
+        0x66, 0xba, 0x14, 0x05,             /* mov $0x514, %dx */
+        0x31, 0xc0,                         /* xor %eax, %eax */
+        0xef,                               /* out %eax, (%dx) */
+        0x66, 0xba, 0x18, 0x05,             /* mov $0x518, %dx */
+        0x89, 0xf0,                         /* mov %esi, %eax */
+        0x0f, 0xc8,                         /* bswap %eax */
+        0xef,                               /* out %eax, (%dx) */
+    };
+    static const uint8_t op_then_clflush[] = {
+        0x0f, 0xae, 0x3f,                   /* clflush (%rdi) */
+        0xf3, 0x90, 0xf3, 0x90,             /* pause, twice */
+    };
+    static const uint8_t op_then_wbinvd[] = { 0x0f, 0x09 };
+    static const uint8_t op_then_pconfig[] = {
+        0x31, 0xc0,                         /* xor %eax, %eax */
+        0x0f, 0x01, 0xc5,                   /* pconfig */
+    };
+    static const uint8_t op_again[] = {
+        0x48, 0x8b, 0x04, 0x25, 0x00, 0x00, 0x40, 0x01, /* mov PAGE, %rax */
+        0xff, 0xc9,                         /* dec %ecx */
+        0x75, 0x00,                         /* jnz, to the beginning */
+        0xc3,
+    };
+    const unsigned n = 1000;
+    const struct {
+        const uint8_t *op;
+        size_t len;
+        int reuse;
+    } cases[] = {
+        { op_then_clflush, sizeof(op_then_clflush), 0 },
+        { op_then_wbinvd, sizeof(op_then_wbinvd), 0 },
+        { op_then_pconfig, sizeof(op_then_pconfig), n },
+    };
+    const uint64_t access = 0x28000;        /* an FWCfgDmaAccess */
+    g_autofree char *object = g_strdup_printf("cache=%s", (const char *)mode);
+
+    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
+        QTestState *qts = start(object, "-smp 2");
+        size_t len = sizeof(op_dma) + cases[i].len + sizeof(op_again);
+        uint8_t buf[192], code[64];
+        Regs r;
+
+        memcpy(code, op_dma, sizeof(op_dma));
+        memcpy(code + sizeof(op_dma), cases[i].op, cases[i].len);
+        memcpy(code + sizeof(op_dma) + cases[i].len, op_again,
+               sizeof(op_again));
+        code[len - 2] = 1 - len;
+
+        start_ap(qts, 1);
+        set_key(qts, 0, 5);
+        r = (Regs) {
+            .rbx = KEY_PROGRAM, .rcx = n, .rsi = access,
+            .rdi = map(qts, 0, 5, PAGE | KEYID(5)),
+        };
+        key_program(buf, 5, SET_KEY_RANDOM | AES_128, data_key, tweak_key);
+        qtest_memwrite(qts, KEY_PROGRAM, buf, sizeof(buf));
+        /* RSI's first word says: select item 0, read */
+        stl_be_p(buf + 4, 4);
+        stq_be_p(buf + 8, PAGE | KEYID(5));
+        qtest_memwrite(qts, access + 4, buf + 4, 12);
+
+        run(qts, 1, code, len, &r);
+        g_assert_cmphex(r.vector, ==, NO_EXCEPTION);
+        g_assert_cmphex(qtest_readl(qts, access), ==, 0);
+        g_assert_cmpint(counter(qts, "violations"), ==, 0);
+        g_assert_cmpint(counter(qts, "reuse-violations"), ==, cases[i].reuse);
+        stop(qts);
+    }
 }
 
 /*
@@ -1907,26 +2009,6 @@ static void test_monitor_attack(void)
  * More than one CPU
  */
 
-/* Start CPU 1 at the beginning of the firmware image */
-static void start_ap(QTestState *qts, unsigned cpu)
-{
-    uint64_t icr = 0xfee00300;
-    Regs r = { 0 };
-
-    /* Enable the local APIC, then INIT, and a startup IPI for 0xf0000 */
-    r = (Regs) { .rdi = 0xfee000f0, .rax = 0x1ff };
-    RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
-    r = (Regs) { .rdi = icr + 0x10, .rax = (uint64_t)cpu << 24 };
-    RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
-    r = (Regs) { .rdi = icr, .rax = 0x4500 };
-    RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
-    r = (Regs) { .rdi = icr + 0x10, .rax = (uint64_t)cpu << 24 };
-    RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
-    r = (Regs) { .rdi = icr, .rax = 0x46f0 };
-    RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
-    wait_cpu(qts, cpu, 0x70, 1);
-}
-
 static void test_packages(void)
 {
     QTestState *qts = start("", "-smp 2,sockets=2 "
@@ -2065,12 +2147,21 @@ static void test_hotplug(void)
                             "-numa cpu,node-id=1,socket-id=1");
     const uint64_t far = (128 << 20) + PAGE;
     uint64_t far_va;
+    QDict *err;
 
     set_key(qts, 0, 5);
     far_va = map(qts, 0, 6, far | KEYID(5));
     store(qts, 0, far_va, 0x1234);
     g_assert_cmphex(load(qts, 0, far), ==, 0x1234);
 
+    /* One that can't be, before one that can */
+    err = qtest_qmp_assert_failure_ref(
+        qts, "{ 'execute': 'device_add', 'arguments':"
+        "  { 'driver': 'max-x86_64-cpu', 'id': 'cpu1', 'socket-id': 1,"
+        "    'core-id': 0, 'thread-id': 0, 'phys-bits': %d } }", PHYS_BITS - 1);
+    g_assert(strstr(qdict_get_str(err, "desc"), "phys-bits"));
+    qobject_unref(err);
+    load(qts, 0, far_va);
     qtest_qmp_device_add(qts, "max-x86_64-cpu", "cpu1",
                          "{ 'socket-id': 1, 'core-id': 0, 'thread-id': 0,"
                          "  'phys-bits': %d }", PHYS_BITS);
@@ -2481,6 +2572,7 @@ int main(int argc, char **argv)
             { "page-table", test_cache_page_table },
             { "dma-dirty", test_dma_dirty },
             { "dma-finds-dirty", test_dma_finds_dirty },
+            { "at-once", test_dma_at_once },
         };
 
         for (int j = 0; j < ARRAY_SIZE(tests); j++) {
