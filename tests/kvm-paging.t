@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # KVM has a guest's page under the page's key however it maps it: by nested paging in
-# 4K and 2M, and from hugetlbfs, when the host moves the page and when it gives it another key while the
+# 4K and 2M, from hugetlbfs, and by shadow paging; when the host moves the page and when it gives it another key while the
 # guest runs; on a host of two CPUs, on one of which the guest may be meanwhile.
 . "$(dirname "$0")/lib.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/secret build/guest/tests/migrate
@@ -45,7 +45,7 @@ mode() { # NAME WANTED THP [BACKEND HUGE-PAGES]
 	local env="thp=$3 INNER_BACKEND=${4:-} huge=${5:-0}" from_pool=0
 	[ ! "${5:-}" ] || from_pool=65536
 	echo "# $1"
-	guest --sockets 2 --smp 2 --memory 768M --cache strict --add "$T/inner:/inner" --add "$T/script:/script" \
+	guest --sockets 2 --smp 2 --memory 768M --cache strict --append "kvm_amd.npt=${npt:-1}" --add "$T/inner:/inner" --add "$T/script:/script" \
 		-- "$env sh /script" >"$T/said" 2>"$T/err"
 	is "$1: the guest's part" "$?" 0
 	[ ! -s "$T/err" ] || diag <"$T/err"
@@ -63,5 +63,7 @@ mode() { # NAME WANTED THP [BACKEND HUGE-PAGES]
 mode "nested paging, 4K" "npt Y, 2M 0" never
 mode "nested paging, 2M" "npt Y, 2M 1" always
 # 32 for the guest, on one node or on the other
-mode "hugetlb" "npt Y, 2M 1" never memory-backend-memfd,hugetlb=on,prealloc=on,share=off 80
+mode hugetlb "npt Y, 2M 1" never memory-backend-memfd,hugetlb=on,prealloc=on,share=off 80
+npt=0
+mode "shadow paging" "npt N, 2M 0" never
 done_testing

@@ -51,6 +51,6 @@ mm_guest() {
 		*) echo "$line" | diag ;;
 		esac
 	done <"$T/said"
-	diag <"$T/err"
+	if [ $status = 0 ]; then diag <"$T/err"; else diag <"$T/err" >&2; fi
 	[ -s "$T/said" ] || fail "$what: it says something"
 }

@@ -44,29 +44,27 @@ launch() {
 answer() {
 	local line cr
 	cr=$(printf '\r')
-	# QEMU closes its end a while before it is gone
-	while :; do
-		while read -r line; do
-			line=${line%"$cr"}
-			echo "$line" >>"/run/$1.log"
-			case $line in
-			"@@ gone 0")
-				[ "${2:-}" ] && return ;;
-			"@@ gone "*)
-				;;
-			"@@ "*)
-				[ "${2:-}" ] && continue
-				status=${line#@@ }
-				return ;;
-			*)
-				echo "$line"
-				continue ;;
-			esac
-			echo "guest $1 is gone, QEMU's status was ${line##* }:" >&2
-			tail -20 "/run/$1.log" "/run/$1.err" >&2
-			return 1
-		done <"/run/$1.out"
-	done
+	while read -r line; do
+		line=${line%"$cr"}
+		echo "$line" >>"/run/$1.log"
+		case $line in
+		"@@ gone 0")
+			[ "${2:-}" ] && return ;;
+		"@@ gone "*)
+			;;
+		"@@ "*)
+			[ "${2:-}" ] && continue
+			status=${line#@@ }
+			return ;;
+		*)
+			echo "$line"
+			continue ;;
+		esac
+		echo "guest $1 is gone, QEMU's status was ${line##* }:" >&2
+		tail -20 "/run/$1.log" "/run/$1.err" >&2
+		return 1
+	# For both, as QEMU closes its end a while before it is gone
+	done <>"/run/$1.out"
 }
 
 # hva NAME GPA: where the guest's memory is in its QEMU; pa NAME GPA: and in ours
