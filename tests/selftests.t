@@ -15,7 +15,7 @@ run() { # NAME WHAT WANTED-REGEX OPTIONS...
 		pass "$name $what: $(sed -n 's/^# Totals: //p' "$T/o")"
 	else
 		fail "$name $what: exit status $status"
-		{ grep -v '^ok' "$T/o"; cat "$T/e"; } | diag
+		{ grep -v '^ok' "$T/o"; cat "$T/e"; } | diag >&2
 	fi
 }
 n=0
