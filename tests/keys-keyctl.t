@@ -184,5 +184,6 @@ while read -r how what; do
 	*) echo "$how $what" | diag ;;
 	esac
 done <"$T/o"
+# shellcheck disable=SC2154  # lib.sh's
 is "all of it ran" "$tap_n" 87
 done_testing

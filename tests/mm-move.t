@@ -5,6 +5,6 @@
 . "$(dirname "$0")/mm.sh"
 mm_guest 'two nodes' --sockets 2 -- mm_move demand balancing
 mm_guest 'one node' -- mm_move compaction broken
-qemu_args=(-m 1024M,slots=2,maxmem=4G)
+qemu_args=(-m "1024M,slots=2,maxmem=4G")
 mm_guest hotplug -- mm_move hotplug
 done_testing

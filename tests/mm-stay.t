@@ -13,6 +13,7 @@ disks() {
 	rm -f "$T/swap" "$T/fs"
 	truncate -s 64M "$T/swap"
 	truncate -s 16M "$T/fs"
+	# shellcheck disable=SC2054  # QEMU's commas
 	qemu_args=(-drive "if=none,id=swap,format=raw,file=$T/swap"
 		-device virtio-blk-pci,drive=swap
 		-drive "if=none,id=fs,format=raw,file=$T/fs"

@@ -13,7 +13,7 @@ says() {
 	is "$what: exit status" "$status" 1
 	like "$what: message" "$out" "$regex"
 }
-m=(-machine q35,mktme=m)
+m=(-machine "q35,mktme=m")
 o=-object
 
 says "more memory and holes than fit" "phys-bits=40, keyid-bits=6" \
@@ -37,7 +37,7 @@ says "another machine" "Property 'none-machine.mktme' not found" -machine none,m
 says "another accelerator" "needs the tcg accelerator" \
 	"${m[@]}" -accel qtest $o x86-mktme,id=m -cpu max,phys-bits=46
 
-ok=("${m[@]}" $o x86-mktme,id=m -cpu max,phys-bits=46)
+ok=("${m[@]}" "$o" "x86-mktme,id=m" -cpu "max,phys-bits=46")
 says "memory that would not be encrypted" "cannot be encrypted: use a pc-dimm" "${ok[@]}" -m 256,maxmem=1G \
 	$o memory-backend-ram,id=r,size=256M -device virtio-mem-pci,memdev=r
 # Another process that would access memory by itself: the connection is all it gets

@@ -4,6 +4,8 @@
 # bare-metal guest breaks every rule once.
 set -eu
 test=${1:-mktme-test}
-cd "$(dirname "$0")/../build/qemu/out" 2>/dev/null && [ -x "tests/qtest/$test" ] ||
-	{ echo "Bail out! QEMU is not built: run 'make build'"; exit 1; }
+if ! cd "$(dirname "$0")/../build/qemu/out" 2>/dev/null || [ ! -x "tests/qtest/$test" ]; then
+	echo "Bail out! QEMU is not built: run 'make build'"
+	exit 1
+fi
 QTEST_QEMU_BINARY=./qemu-system-x86_64 exec "./tests/qtest/$test" --tap -k 2>/dev/null
