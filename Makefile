@@ -9,13 +9,14 @@ export LINUX_SRC QEMU_SRC JOBS
 T ?= tests
 J ?= 2
 
-.PHONY: help run test keyutils-check shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
+.PHONY: help run test keyutils-check cost-check shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
 	linux-source qemu-source deps test-deps refresh check bases bisect-check series lint clean distclean
 
 help:
 	@echo 'make run            shows it working: builds what is missing, out/demo.png'
 	@echo 'make test           builds what is missing, runs all tests (T=tests/NAME.t: that one)'
 	@echo 'make keyutils-check the test suite of keyutils, on this kernel and on the stock one'
+	@echo 'make cost-check     what it costs who does not use it: instructions, against the stock kernel'
 	@echo 'make shell          a guest with a root shell; vm/boot --help for more'
 	@echo
 	@echo 'make build          kernel (make kernel), QEMU (make qemu) and the guest programs'
@@ -47,6 +48,9 @@ test: test-deps build off-kernel stock-qemu build/tools/xts
 keyutils-check: build stock-kernel
 	@tools/keyutils
 	@prove -v tests/long/keyutils.t
+
+cost-check: build stock-kernel
+	@prove -v tests/long/cost.t
 
 shell: build
 	@vm/boot

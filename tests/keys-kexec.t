@@ -47,6 +47,17 @@ for s in 1 2; do
 	is "no complaint" "$(grep status "$T/o")" ""
 done
 
+# Keys are made and used until the end
+out=$(boot --sockets 2 --smp 2 -- '
+	for n in 1 2 3; do while :; do keyctl add mktme n$n.$((i += 1)) "type=cpu algorithm=aes-xts-128" @u; done >/dev/null 2>&1 & done
+	for k in 1 2; do (while :; do usekey $(add k$k) true; done) >/dev/null 2>&1 & done
+	until [ "$(in_use)" -gt 10 ]; do sleep 0.1; done
+	echo "before: $(($(slots) > 5))"' '
+	echo "after: $(in_use) $(slots)"')
+like "kexec while keys are made: there are some" "$out" "^before: 1\$"
+like "none afterwards" "$out" "^after: 0 0\$"
+is "no complaint" "$(grep status "$T/o")" ""
+
 # Reboot, in the emulator's own words
 status=0
 "$TOP/vm/boot" --kernel "$kernel" --cache strict --sockets 2 --exec "$common"'

@@ -54,7 +54,8 @@ like "keys when it is back" "$out" '^back:  2$'
 late() { # PARAMS COMMANDS
 	"$TOP/vm/boot" --kernel "$kernel" --smp 1 --append "maxcpus=1 $1" --exec "$common$2; echo \"before: \$(slots)\"
 		echo 1 >\$cpu/cpu1/online; echo \"online: \$(cat \$cpu/online)\"
-		echo \"after: \$(slots)\"; dmesg | grep -o 'x86/mktme: .*'" -- -smp 2,sockets=2,cores=1,threads=1 2>"$T/e" || diag <"$T/e"
+		echo \"after: \$(slots)\"; dmesg | grep -o 'x86/mktme: .*'" -- -smp 2,sockets=2,cores=1,threads=1 -object memory-backend-ram,id=r0,size=1G \
+		-numa node,nodeid=0,memdev=r0,cpus=0 -numa node,nodeid=1,cpus=1 2>"$T/e" || diag <"$T/e"
 }
 out=$(late '' 'add a; add n type=no-encrypt')
 like "a package that comes later" "$out" '^before: 2$'
@@ -62,8 +63,21 @@ like "gets all keys" "$out" '^after: 4$'
 out=$(late '' 'add a; add u "$USER"')
 like "without its material" "$out" '^online: 0$'
 like "with a message" "$out" 'CPU 1 stays offline: its package lacks the key of KeyID 2'
+like "and has no other key either" "$out" '^after: 2$'
 out=$(late mktme_storekeys 'add a; add u "$USER"')
 like "with mktme_storekeys it comes" "$out" '^after: 4$'
 out=$(late '' 'add a; host qmp mktme-inject-failure "{\"failure\":\"entropy-error\",\"package\":1,\"count\":100000}"')
 like "one that can't be programmed stays away" "$out" '^online: 0$'
+
+# Nodes that are not packages: whose memory is whose nobody can tell
+out=$(in_guest --sockets 2 --append "maxcpus=1 numa=off" -- "$common"'
+	echo "one: $(add a)"
+	echo 1 >$cpu/cpu1/online
+	echo "both: $(add b) $(slots)"
+	echo 0 >$cpu/cpu1/online; echo "gone: $(cat $cpu/online)"
+	dmesg | grep -o "x86/mktme: .*"')
+like "no keys while a package has no CPU, and nodes do not tell its memory" "$out" '^one: Operation not supported$'
+like "with a message" "$out" 'no keys: nodes are not packages'
+like "keys when it has" "$out" '^both:  2$'
+like "which it keeps" "$out" '^gone: 0-1$'
 done_testing

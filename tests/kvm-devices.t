@@ -29,6 +29,7 @@ for aio in threads io_uring; do
 		-device virtio-blk-pci,drive=d \
 		-netdev tap,id=n,ifname=tap0,script=no,downscript=no,vhost=on \
 		-device virtio-net-pci,netdev=n,romfile=
+	echo "$aio vhost $(ps | grep -c '\[vhost-')"
 	echo "$aio fs $(say $aio "$(tr '\n' ' ' </fs)")"
 	echo "$aio inner $(say $aio 'echo 3 >/proc/sys/vm/drop_caches; sha256sum </dev/vda')"
 	echo 3 >/proc/sys/vm/drop_caches
@@ -53,6 +54,7 @@ truncate -s 32M "$T/disk"
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err"
 for aio in threads io_uring; do
+	is "$aio: vhost is at work" "$(said "$aio vhost")" 1
 	is "$aio: a file system's checksums" "$(said "$aio fs")" same
 	is "$aio: the host's disk has what the guest reads" "$(said "$aio outer")" "$(said "$aio inner")"
 	is "$aio: vhost: what the guest sends" "$(said "$aio got")" "$(said "$aio sent")"

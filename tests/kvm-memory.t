@@ -53,9 +53,10 @@ say g 'for m in /sys/devices/system/memory/memory*; do grep -q offline $m/state 
 say g 'mount -t tmpfs -o size=80% big /mnt; dd if=/dev/zero of=/mnt/f bs=1M count=100 2>/dev/null; umount /mnt'
 echo "dimm $(($(mib 2) > 64)) $(kept g)"
 
-# The object can go: the memory under its key does not go with it
-monitor object-del '{"id": "k1"}'
-echo "deleted $(($(mib 2) > 64)) $(kept g)"
+# As long as there is memory under it, the key's object stays
+echo "delete $(qmp /run/g.qmp object-del '{"id": "k1"}' 2>&1)"
+echo "again $(qmp /run/g.qmp object-add '{"qom-type": "mktme-key", "id": "k1", "key-type": "no-encrypt"}' 2>&1)"
+echo "stays $(($(mib 2) > 64)) $(kept g)"
 stop g
 until [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 0 ]; do usleep 50000; done
 echo "end 0"
@@ -79,6 +80,8 @@ is "its memory is right" "$(said start)" "0 words differ"
 is "with the balloon out" "$(said out)" "0 words differ"
 is "with the balloon in, and what it gave back is under the key" "$(said back)" "0 words differ 1"
 is "with a DIMM plugged in, which is under the key" "$(said dimm)" "1 0 words differ"
-is "with the key's object deleted" "$(said deleted)" "1 0 words differ"
+like "a key's object that is in use is not deleted" "$(said delete)" "object 'k1' is in use"
+like "and there is no other of its name" "$(said again)" "duplicate property 'k1'"
+is "its memory stays under the key" "$(said stays)" "1 0 words differ"
 is "when QEMU has ended no KeyID is in use" "$(said end)" 0
 done_testing

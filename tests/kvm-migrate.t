@@ -44,6 +44,7 @@ until [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 0 ]; do usleep 50000; done
 launch b $(keyed key-type=cpu,algorithm=aes-xts-256) -incoming file:/tmp/state
 until qmp /run/b.qmp query-status 2>/dev/null | grep -q '"status": "running"'; do usleep 100000; done
 echo "used $(cat /sys/kernel/mm/mktme/keyids_in_use)"
+echo "under-it $(($(cat /sys/kernel/mm/mktme/keyids/*/bytes) > 16 << 20))"
 echo "kept $(kept b)"
 say b "$(tr '\n' ' ' </check)"
 stop b
@@ -55,6 +56,7 @@ is "the guest's part" "$?" 0
 is "saved to a file" "$(said saved)" '"status": "completed"'
 is "which has its memory in plaintext" "$(said plain)" 256
 is "the other QEMU has a key" "$(said used)" 1
+is "and its memory is under it" "$(said under-it)" 1
 is "what it kept is there with that key" "$(said kept)" "0 words differ"
 is "and all that it wrote meanwhile" "$(said summed)$(said bad)" "1"
 done_testing

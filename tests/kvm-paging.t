@@ -23,6 +23,8 @@ mapped() { cat /sys/kernel/debug/kvm/pages_$1; }
 echo "mode npt $(cat /sys/module/kvm_amd/parameters/npt), 2M $(($(mapped 2m) > 0))"
 echo "from-pool $(sed -n 's/^Private_Hugetlb: *\(.*\) kB/\1/p' /proc/$qemu/smaps | sort -n | tail -n 1)"
 echo "first $(kept g)"
+# A guest of its own: KVM reads and writes that one's VMCB in the guest's memory
+echo "nested $(say g kvmrun)"
 
 # It writes all the time from here on, and looks at what it wrote
 say g 'while [ ! -e /tmp/stop ]; do dd if=/dev/urandom of=/tmp/w bs=64k count=8 2>/dev/null; a=$(sha256sum </tmp/w); cp /tmp/w /tmp/v; [ "$(sha256sum </tmp/v)" = "$a" ] || echo bad >>/tmp/bad; done & writer=$!'
@@ -53,6 +55,7 @@ mode() { # NAME WANTED THP [BACKEND HUGE-PAGES]
 	is "$1: its RAM has the key's KeyID" "$(said keyid)" 1
 	is "$1: kB from the pool of huge pages" "$(said from-pool)" "$from_pool"
 	is "$1: contents" "$(said first)" "0 words differ"
+	is "$1: a guest in the guest" "$(said nested)" "kvmrun: 100"
 	is "$1: when all of it gets another key" "$(said rotated)" "0 words differ"
 	is "$1: its pages are moved to another node" "$(said moved)" yes
 	is "$1: contents then" "$(said moved-kept)" "0 words differ"
@@ -65,5 +68,6 @@ mode "nested paging, 2M" "npt Y, 2M 1" always
 # 32 for the guest, on one node or on the other
 mode hugetlb "npt Y, 2M 1" never memory-backend-memfd,hugetlb=on,prealloc=on,share=off 80
 npt=0
-mode "shadow paging" "npt N, 2M 0" never
+mode "shadow paging, 4K" "npt N, 2M 0" never
+mode "shadow paging, 2M" "npt N, 2M 1" always
 done_testing

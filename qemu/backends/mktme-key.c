@@ -62,8 +62,8 @@ static const char *encrypt_error(int err)
     case EACCES:
         return "no search permission for the key";
     case EINVAL:
-        return "this is no key of type 'mktme', or the memory is neither "
-               "private nor anonymous";
+        return "this is no key of type 'mktme', or the memory is not private, "
+               "or neither anonymous nor from hugetlbfs";
     case ENOMEM:
     case EPERM:
         return "it counts as locked memory, of which the process may not "
@@ -302,6 +302,16 @@ static void mktme_key_complete(UserCreatable *uc, Error **errp)
     mktme_key_probe(key, errp);
 }
 
+/*
+ * A backend has a reference, as long as there is its memory; the other one is
+ * the parent's. A new object by the same name would find the old one's key, and
+ * put that memory under another.
+ */
+static bool mktme_key_can_be_deleted(UserCreatable *uc)
+{
+    return OBJECT(uc)->ref == 1;
+}
+
 /* Properties: what is set later than mktme_key_complete() has no effect. */
 
 static void mktme_key_get_serial(Object *obj, Visitor *v, const char *name,
@@ -398,6 +408,7 @@ static void mktme_key_class_init(ObjectClass *oc, void *data)
     UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
 
     ucc->complete = mktme_key_complete;
+    ucc->can_be_deleted = mktme_key_can_be_deleted;
 
     object_class_property_add(oc, "serial", "int32", mktme_key_get_serial,
                               mktme_key_set_serial, NULL, NULL);

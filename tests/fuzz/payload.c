@@ -22,7 +22,7 @@ void *kzalloc(size_t size, gfp_t flags)
 
 int mktme_wait_collected(void) { return 0; }
 
-struct mktme_key *mktme_key_create(const struct mktme_key_params *params)
+struct mktme_key *mktme_key_create(const struct mktme_key_params *params, struct mktme_key *old)
 {
 	programmed = *params;
 	keys++;

@@ -66,7 +66,8 @@ static inline size_t mktme_key_size(enum mktme_algorithm algorithm)
 
 bool mktme_algorithm_enabled(enum mktme_algorithm algorithm);
 
-struct mktme_key *mktme_key_create(const struct mktme_key_params *params);
+struct mktme_key *mktme_key_create(const struct mktme_key_params *params,
+				   struct mktme_key *old);
 void mktme_key_destroy(struct mktme_key *key);
 void mktme_key_get(struct mktme_key *key);
 void mktme_key_put(struct mktme_key *key);

@@ -218,7 +218,7 @@ static int mktme_instantiate(struct key *key, struct key_preparsed_payload *prep
 	if (ret)
 		return ret;
 
-	mktme_key = mktme_key_create(params);
+	mktme_key = mktme_key_create(params, NULL);
 	if (IS_ERR(mktme_key))
 		return PTR_ERR(mktme_key);
 	mktme_set(key, params, mktme_key);
@@ -270,13 +270,19 @@ static int mktme_update(struct key *key, struct key_preparsed_payload *prep)
 	int ret;
 
 	if (!params) {
+		/* There has never been anything to erase. */
+		if (key_is_negative(key))
+			return -EINVAL;
 		ret = old ? mktme_key_erase(old) : 0;
 		if (!ret)
 			mktme_drop(key);
 		return ret;
 	}
 
-	new = mktme_key_create(params);
+	ret = key_payload_reserve(key, prep->quotalen);
+	if (ret)
+		return ret;
+	new = mktme_key_create(params, old);
 	if (IS_ERR(new))
 		return PTR_ERR(new);
 	ret = old ? mktme_rotate(old, new) : 0;

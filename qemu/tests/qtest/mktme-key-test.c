@@ -99,6 +99,9 @@ static void test_no_key(void)
     refused(qts, "{ 'qom-type': 'memory-backend-ram', 'id': 'x',"
                  "  'size': 1048576, 'mktme-key': 's16' }",
             "expected: mktme-key");
+    /* Not by an empty variable either is there memory without a key */
+    refused(qts, "{ 'qom-type': 'memory-backend-ram', 'id': 'x',"
+                 "  'size': 1048576, 'mktme-key': '' }", "needs the ID of a key");
 
     qtest_quit(qts);
 }
@@ -119,6 +122,43 @@ static void test_no_host(void)
     qtest_quit(qts);
 }
 
+/* What management software looks for */
+static void test_introspection(void)
+{
+    static const char *const props[] = {
+        "serial", "description", "key-type", "algorithm", "key-secret",
+        "tweak-secret",
+    };
+    QTestState *qts = qtest_init("-machine none");
+    const char *types[] = { "mktme-key", "memory-backend-ram" };
+
+    for (int t = 0; t < ARRAY_SIZE(types); t++) {
+        QDict *response = qtest_qmp(qts,
+            "{ 'execute': 'qom-list-properties',"
+            "  'arguments': { 'typename': %s } }", types[t]);
+        QList *list = qdict_get_qlist(response, "return");
+        unsigned found = 0;
+        QListEntry *e;
+
+        QLIST_FOREACH_ENTRY(list, e) {
+            const char *name = qdict_get_str(qobject_to(QDict,
+                                                        qlist_entry_obj(e)),
+                                             "name");
+
+            if (t) {
+                found += g_str_equal(name, "mktme-key");
+                continue;
+            }
+            for (int i = 0; i < ARRAY_SIZE(props); i++) {
+                found += g_str_equal(name, props[i]);
+            }
+        }
+        g_assert_cmpuint(found, ==, t ? 1 : ARRAY_SIZE(props));
+        qobject_unref(response);
+    }
+    qtest_quit(qts);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -126,6 +166,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mktme-key/properties", test_properties);
     qtest_add_func("/mktme-key/no-key", test_no_key);
     qtest_add_func("/mktme-key/no-host", test_no_host);
+    qtest_add_func("/mktme-key/introspection", test_introspection);
 
     return g_test_run();
 }

@@ -169,6 +169,7 @@ typedef struct key *key_ref_t;
 #define key_ref_put(ref)	((void)(ref))
 #define key_validate(key)	0
 #define key_is_positive(key)	((key)->state == KEY_IS_POSITIVE)
+#define key_is_negative(key)	((key)->state < 0)
 #define key_payload_reserve(key, size)	0
 #define down_read(sem)		((void)(sem))
 #define up_read(sem)		((void)(sem))

@@ -32,6 +32,7 @@
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
+#include <linux/stop_machine.h>
 #include <linux/swap.h>
 #include <linux/syscore_ops.h>
 #include <linux/sysfs.h>
@@ -133,6 +134,12 @@ static DECLARE_WAIT_QUEUE_HEAD(mktme_keyid_wait);
 static int mktme_node_package[MAX_NUMNODES] = {
 	[0 ... MAX_NUMNODES - 1] = -1,
 };
+
+/* Nodes whose first memory is on its way.  Protected by mktme_lock. */
+static nodemask_t mktme_coming_nodes;
+
+/* The system goes down, and no key is programmed any more.  Likewise. */
+static bool mktme_down;
 
 /*
  * Detection
@@ -547,6 +554,12 @@ static int mktme_pconfig_cpu(unsigned int cpu, struct mktme_key_program *program
 	return ret;
 }
 
+/* The package of a CPU that may never have been online. */
+static int mktme_present_package(unsigned int cpu)
+{
+	return topology_get_logical_id(cpu_physical_id(cpu), TOPO_PKG_DOMAIN);
+}
+
 /* One online CPU of each package.  CPU hotplug is held off. */
 static void mktme_package_cpus(struct cpumask *mask)
 {
@@ -659,22 +672,31 @@ static void mktme_random_params(struct mktme_key_params *params,
 	get_random_bytes(params->tweak, mktme_key_size(algorithm));
 }
 
-static bool mktme_clear_everywhere(unsigned int keyid)
+static bool mktme_clear_on(unsigned int keyid, const struct cpumask *mask)
 {
 	struct mktme_key_program *program;
+	bool cleared;
+
+	lockdep_assert_held(&mktme_lock);
+
+	program = kzalloc(sizeof(*program), GFP_KERNEL | __GFP_NOFAIL);
+	cleared = mktme_clear(keyid, mask, program);
+	kfree(program);
+	return cleared;
+}
+
+static bool mktme_clear_everywhere(unsigned int keyid)
+{
 	cpumask_var_t packages;
 	bool cleared = false;
 
 	lockdep_assert_cpus_held();
-	lockdep_assert_held(&mktme_lock);
 
-	program = kzalloc(sizeof(*program), GFP_KERNEL | __GFP_NOFAIL);
 	if (alloc_cpumask_var(&packages, GFP_KERNEL)) {
 		mktme_package_cpus(packages);
-		cleared = mktme_clear(keyid, packages, program);
+		cleared = mktme_clear_on(keyid, packages);
 		free_cpumask_var(packages);
 	}
-	kfree(program);
 	return cleared;
 }
 
@@ -691,6 +713,22 @@ static bool mktme_node_reachable(int nid)
 	return false;
 }
 
+/* Is a CPU of each package online, also of those that have never had one? */
+static bool mktme_packages_online(void)
+{
+	unsigned int cpu, other;
+
+	for_each_present_cpu(cpu) {
+		for_each_online_cpu(other)
+			if (mktme_present_package(other) ==
+			    mktme_present_package(cpu))
+				break;
+		if (other >= nr_cpu_ids)
+			return false;
+	}
+	return true;
+}
+
 /*
  * All memory must be reachable: whoever allocates pages for a key can't tell
  * those apart that the key is not programmed for.
@@ -699,12 +737,24 @@ static bool mktme_memory_reachable(void)
 {
 	int nid;
 
-	for_each_node_state(nid, N_MEMORY) {
+	lockdep_assert_held(&mktme_lock);
+
+	for_each_node(nid) {
+		if (!node_state(nid, N_MEMORY) &&
+		    !node_isset(nid, mktme_coming_nodes))
+			continue;
 		if (!mktme_node_reachable(nid)) {
 			pr_warn_ratelimited("no keys: node %d has memory, but no CPU of its package is online\n",
 					    nid);
 			return false;
 		}
+	}
+
+	/* With "numa=off", or by firmware, one node has the memory of several. */
+	if (num_possible_nodes() < topology_max_packages() &&
+	    !mktme_packages_online()) {
+		pr_warn_ratelimited("no keys: nodes are not packages, and a package has no CPU online\n");
+		return false;
 	}
 	return true;
 }
@@ -853,6 +903,9 @@ static int mktme_install_key(struct mktme_key *key,
 
 	cpus_read_lock();
 	mutex_lock(&mktme_lock);
+	ret = -ESHUTDOWN;
+	if (mktme_down)
+		goto unlock;
 	ret = -EOPNOTSUPP;
 	if (!mktme_memory_reachable())
 		goto unlock;
@@ -903,11 +956,39 @@ static void mktme_collect_erased(struct work_struct *work)
 
 static DECLARE_DELAYED_WORK(mktme_collect_work, mktme_collect_erased);
 
+static bool mktme_keyids_exhausted(struct misc_cg *cg)
+{
+#ifdef CONFIG_CGROUP_MISC
+	struct misc_res *res;
+
+	for (; cg; cg = css_misc(cg->css.parent)) {
+		res = &cg->res[MISC_CG_RES_MKTME];
+		if ((u64)atomic64_read(&res->usage) >= READ_ONCE(res->max))
+			return true;
+	}
+#endif
+	return READ_ONCE(mktme_nr_keyids) >= mktme_max_keyid;
+}
+
+static struct misc_cg *mktme_get_misc_cg(struct mktme_key *old)
+{
+#ifdef CONFIG_CGROUP_MISC
+	if (old) {
+		css_get(&old->misc_cg->css);
+		return old->misc_cg;
+	}
+#endif
+	return get_current_misc_cg();
+}
+
 /**
  * mktme_key_create - program a key into a free KeyID, on every package
  * @params: the key; the caller wipes it
+ * @old: the key that it is to replace, to which the caller has a reference, or
+ *	NULL
  *
- * The KeyID is charged to the caller's misc cgroup until it is free again.
+ * The KeyID is charged to the caller's misc cgroup, or to whom @old is charged,
+ * until it is free again.
  *
  * Context: Process context, sleeps.
  * Return: The key, with a reference that mktme_key_destroy() drops, or an
@@ -916,7 +997,8 @@ static DECLARE_DELAYED_WORK(mktme_collect_work, mktme_collect_erased);
  * long, -EIO where it refused, -EOPNOTSUPP where there is memory that keys can't
  * be programmed for.
  */
-struct mktme_key *mktme_key_create(const struct mktme_key_params *params)
+struct mktme_key *mktme_key_create(const struct mktme_key_params *params,
+				   struct mktme_key *old)
 {
 	struct mktme_key *key;
 	int ret = -ENOMEM;
@@ -935,9 +1017,8 @@ struct mktme_key *mktme_key_create(const struct mktme_key_params *params)
 	if (ret)
 		goto free_pages;
 
-	key->misc_cg = get_current_misc_cg();
-	ret = mktme_install_key(key, params);
-	if (ret == -ENOSPC || ret == -EDQUOT) {
+	key->misc_cg = mktme_get_misc_cg(old);
+	if (mktme_keyids_exhausted(key->misc_cg)) {
 		/*
 		 * Some may be on their way back, or held by pages that nobody
 		 * has any more, but which are in some CPU's batch for the LRU.
@@ -945,8 +1026,8 @@ struct mktme_key *mktme_key_create(const struct mktme_key_params *params)
 		lru_add_drain_all();
 		rcu_barrier();
 		flush_workqueue(mktme_wq);
-		ret = mktme_install_key(key, params);
 	}
+	ret = mktme_install_key(key, params);
 	if (!ret) {
 		kobject_init(&key->kobj, &mktme_key_ktype);
 		ret = kobject_add(&key->kobj, mktme_keyids_kobj, "%u",
@@ -1036,6 +1117,10 @@ static int mktme_scrub_siblings(struct mktme_key *key)
 	int ret, err;
 
 	mutex_lock(&mktme_lock);
+	if (mktme_down) {
+		mutex_unlock(&mktme_lock);
+		return -ESHUTDOWN;
+	}
 	ret = mktme_scrub(key);
 	list_for_each_entry(sibling, &key->siblings, siblings) {
 		err = mktme_scrub(sibling);
@@ -1103,20 +1188,6 @@ int mktme_key_erase(struct mktme_key *key)
 }
 
 /* Would a KeyID be refused, to whoever is in the cgroup? */
-static bool mktme_keyids_exhausted(struct misc_cg *cg)
-{
-#ifdef CONFIG_CGROUP_MISC
-	struct misc_res *res;
-
-	for (; cg; cg = css_misc(cg->css.parent)) {
-		res = &cg->res[MISC_CG_RES_MKTME];
-		if ((u64)atomic64_read(&res->usage) >= READ_ONCE(res->max))
-			return true;
-	}
-#endif
-	return READ_ONCE(mktme_nr_keyids) >= mktme_max_keyid;
-}
-
 /**
  * mktme_wait_collected - wait for the KeyIDs of erased keys if there is no other
  *
@@ -1234,7 +1305,7 @@ static int mktme_program_package(unsigned int cpu)
 	int ret = 0;
 
 	mutex_lock(&mktme_lock);
-	for (keyid = 1; keyid <= mktme_max_keyid && !ret; keyid++) {
+	for (keyid = 1; keyid <= mktme_max_keyid; keyid++) {
 		key = mktme_key_table[keyid];
 		if (!key)
 			continue;
@@ -1251,10 +1322,18 @@ static int mktme_program_package(unsigned int cpu)
 			params.type = key->type;
 		}
 		ret = mktme_program(keyid, cpumask_of(cpu), &params, &leaked);
-		if (ret)
+		if (ret) {
 			pr_err("CPU %u stays offline: its package lacks the key of KeyID %u, error %d\n",
 			       cpu, keyid, ret);
+			break;
+		}
 	}
+	/* Nobody would clear what it has, as long as it has no CPU online. */
+	while (ret && --keyid)
+		if (mktme_key_table[keyid] &&
+		    !mktme_clear_on(keyid, cpumask_of(cpu)))
+			pr_err("CPU %u: its package keeps the key of KeyID %u\n",
+			       cpu, keyid);
 	mutex_unlock(&mktme_lock);
 	memzero_explicit(&params, sizeof(params));
 	return ret;
@@ -1303,11 +1382,27 @@ static int mktme_memory_callback(struct notifier_block *nb, unsigned long action
 {
 	struct memory_notify *mem = arg;
 	int nid = mem->status_change_nid;
+	bool refused = false;
 
 	/* The node had memory before? */
-	if (action != MEM_GOING_ONLINE || nid < 0)
+	if (nid < 0)
 		return NOTIFY_OK;
-	if (!mktme_in_use() || mktme_node_reachable(nid))
+
+	mutex_lock(&mktme_lock);
+	switch (action) {
+	case MEM_GOING_ONLINE:
+		/* Keys that are made from here on know of it. */
+		refused = mktme_in_use() && !mktme_node_reachable(nid);
+		if (!refused)
+			node_set(nid, mktme_coming_nodes);
+		break;
+	case MEM_ONLINE:
+	case MEM_CANCEL_ONLINE:
+		node_clear(nid, mktme_coming_nodes);
+		break;
+	}
+	mutex_unlock(&mktme_lock);
+	if (!refused)
 		return NOTIFY_OK;
 
 	pr_err("memory of node %d stays offline: no CPU of its package is online, and keys are in use\n",
@@ -1326,22 +1421,68 @@ static int mktme_suspend(void *data)
 }
 
 /*
- * Reboot and kexec.  User space is not to come back, so that it does not matter
- * what it finds in its memory; each CPU writes back its caches once more when it
- * stops, see stop_this_cpu() and machine_kexec().
+ * Reboot and kexec
+ *
+ * User space is not to come back, but other CPUs may still run it.  So all of
+ * them write back their caches, and stay here until all keys are cleared: there
+ * is no line under a key then.  What is stored to that memory afterwards, under
+ * no key any more, each CPU writes back when it stops: see stop_this_cpu() and
+ * machine_kexec().
  */
+struct mktme_shutdown {
+	atomic_t to_flush;
+	cpumask_var_t packages;
+};
+
+static int mktme_shutdown_cpu(void *data)
+{
+	struct mktme_key_program program
+		__aligned(sizeof(struct mktme_key_program)) = { };
+	struct mktme_pconfig pconfig = { .program = &program };
+	struct mktme_shutdown *shutdown = data;
+	unsigned int keyid;
+	int try, ret = 0;
+
+	wbinvd();
+	atomic_dec(&shutdown->to_flush);
+	while (atomic_read(&shutdown->to_flush))
+		cpu_relax();
+	if (!cpumask_test_cpu(smp_processor_id(), shutdown->packages))
+		return 0;
+
+	program.keyid_ctrl = MKTME_KEYID_CLEAR_KEY | mktme_any_algorithm();
+	for_each_set_bit(keyid, mktme_keyids, mktme_max_keyid + 1) {
+		program.keyid = keyid;
+		for (try = 0; try < MKTME_PCONFIG_TRIES; try++) {
+			mktme_pconfig_local(&pconfig);
+			if (!pconfig.error)
+				break;
+			udelay(20);
+		}
+		if (pconfig.error)
+			ret = -EIO;
+	}
+	return ret;
+}
+
 static void mktme_shutdown(void *data)
 {
-	unsigned int keyid;
+	struct mktme_shutdown shutdown;
 
+	if (!alloc_cpumask_var(&shutdown.packages, GFP_KERNEL | __GFP_NOFAIL))
+		return;
 	cpus_read_lock();
 	mutex_lock(&mktme_lock);
-	if (mktme_nr_keyids)
-		wbinvd_on_all_cpus();
-	for_each_set_bit(keyid, mktme_keyids, mktme_max_keyid + 1)
-		mktme_clear_everywhere(keyid);
+	mktme_down = true;
+	mktme_package_cpus(shutdown.packages);
+	atomic_set(&shutdown.to_flush, num_online_cpus());
+	if (mktme_nr_keyids &&
+	    stop_machine_cpuslocked(mktme_shutdown_cpu, &shutdown,
+				    cpu_online_mask))
+		pr_err("a key can't be cleared, and stays in the hardware\n");
 	mutex_unlock(&mktme_lock);
 	cpus_read_unlock();
+	free_cpumask_var(shutdown.packages);
 }
 
 static const struct syscore_ops mktme_syscore_ops = {

@@ -76,7 +76,7 @@ static void mktme_test_program_struct(struct kunit *test)
 /* A page table entry has its page's KeyID, whatever is done to it. */
 static void mktme_test_page_tables(struct kunit *test)
 {
-	struct mktme_key *key = mktme_key_create(&mktme_test_params);
+	struct mktme_key *key = mktme_key_create(&mktme_test_params, NULL);
 	struct folio *folio = folio_alloc(GFP_KERNEL, PMD_ORDER);
 	struct page *page;
 	u64 bits;

@@ -769,9 +769,21 @@ static long misc(const char *path, const char *name)
 	return found;
 }
 
+static bool charged_falls_to(long wanted)
+{
+	int i;
+
+	for (i = 0; i < 1000; i++) {
+		if (misc(GROUP "/misc.current", "mktme") == wanted)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
 static int cgroup_member(void *arg)
 {
-	serial_t a, b;
+	serial_t a, b, d;
 
 	if (!put_file(GROUP "/cgroup.procs", "0"))
 		return 1;
@@ -783,18 +795,25 @@ static int cgroup_member(void *arg)
 		return 3;
 	if (new_key("c", CPU_128) > 0 || errno != EDQUOT)
 		return 4;
-	if (misc(GROUP "/misc.events", "mktme.max") < 1)
+	if (misc(GROUP "/misc.events", "mktme.max") != 1)
 		return 5;
 	/* Right away: what is on its way back does not count. */
-	if (revoke_key(a) || new_key("d", CPU_128) <= 0)
+	d = revoke_key(a) ? -1 : new_key("d", CPU_128);
+	if (d <= 0 || misc(GROUP "/misc.events", "mktme.max") != 1)
 		return 6;
-	return 0;
+	/* Two KeyIDs for a while. */
+	if (!update_key(b, CPU_128) || errno != EDQUOT)
+		return 7;
+	/* Whoever rotates it, it stays its creator's. */
+	if (revoke_key(d) || !charged_falls_to(1) ||
+	    !put_file(CGROUP "/cgroup.procs", "0") || update_key(b, CPU_128))
+		return 8;
+	return charged_falls_to(1) ? 0 : 9;
 }
 
 TEST_F(service, cgroup)
 {
-	long total = read_sysfs(SYSFS "keyids_total"), left = 2;
-	int i;
+	long total = read_sysfs(SYSFS "keyids_total");
 
 	if (!put_file(CGROUP "/cgroup.subtree_control", "+misc"))
 		SKIP(return, "no misc controller");
@@ -804,11 +823,7 @@ TEST_F(service, cgroup)
 	ASSERT_TRUE(put_file(GROUP "/misc.max", "mktme 2"));
 	EXPECT_EQ(0, in_child(cgroup_member, NULL));
 	/* Its creator is gone, the KeyIDs are free: nobody is charged. */
-	for (i = 0; i < 1000 && left; i++) {
-		left = misc(GROUP "/misc.current", "mktme");
-		usleep(10000);
-	}
-	EXPECT_EQ(0, left);
+	EXPECT_TRUE(charged_falls_to(0));
 	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
 	EXPECT_EQ(0, rmdir(GROUP));
 }

@@ -3,11 +3,13 @@
 # What the series costs those who don't use it, counted in instructions against the
 # stock kernel: on a machine without MKTME within 0.1 %, on one with it within 1 %.
 # And how often the lines of a page under a key are flushed: once into it, once out.
-. "$(dirname "$0")/lib.sh"
+# Not part of "make test": "make cost-check" builds what it needs, and runs it.
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
 need build/linux/out/vmlinux build/linux/out-stock/vmlinux build/qemu/out/qemu-system-x86_64 \
 	build/guest/tests/cost
 
-ok "the plugin builds" sh -c 'gcc -shared -fPIC -O2 -Wall -o "$0/insns.so" "$1/tests/insns.c" \
+ok "the plugin builds" sh -c 'gcc -shared -fPIC -O2 -Wall -o "$0/insns.so" "$1/tests/long/insns.c" \
 	-I"$1/build/qemu/src/include/qemu" $(pkg-config --cflags glib-2.0)' "$T" "$TOP"
 
 names=([0]='fault of 512 pages' [1]='mprotect of 512 pages' [2]='munmap of 512 pages'

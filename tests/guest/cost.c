@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * cost [SERIAL]: does what tests/insns.c is to count, on memory under no key, or
- * under that key.  Each count has a number: see names[] in tests/cost.t.
+ * cost [SERIAL]: does what tests/long/insns.c is to count, on memory under no key, or
+ * under that key.  Each count has a number: see names[] in tests/long/cost.t.
  */
 #include <err.h>
 #include <stdlib.h>
