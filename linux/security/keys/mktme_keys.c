@@ -293,6 +293,9 @@ static int mktme_update(struct key *key, struct key_preparsed_payload *prep)
 	mktme_set(key, params, new);
 	if (old)
 		mktme_key_destroy(old);
+	/* It was to be negative for a while only. */
+	if (key_is_negative(key))
+		key->expiry = prep->expiry;
 	return 0;
 }
 

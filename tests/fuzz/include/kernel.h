@@ -139,6 +139,7 @@ struct key_preparsed_payload {
 	union key_payload payload;
 	const void *data;
 	size_t datalen, quotalen;
+	long long expiry;
 };
 
 #define KEY_TYPE_GUARDED	4
@@ -148,6 +149,7 @@ struct key {
 	const char *description;
 	const struct key_type *type;
 	union key_payload payload;
+	long long expiry;
 };
 
 struct key_type {

@@ -713,20 +713,27 @@ static bool mktme_node_reachable(int nid)
 	return false;
 }
 
-/* Is a CPU of each package online, also of those that have never had one? */
-static bool mktme_packages_online(void)
+/*
+ * Can memory of a node that is reachable belong to a package that is not?  With
+ * "numa=off", or by firmware, packages share a node.
+ */
+static bool mktme_node_shared(void)
 {
 	unsigned int cpu, other;
+	bool shared;
 
 	for_each_present_cpu(cpu) {
-		for_each_online_cpu(other)
+		shared = false;
+		for_each_online_cpu(other) {
 			if (mktme_present_package(other) ==
 			    mktme_present_package(cpu))
 				break;
-		if (other >= nr_cpu_ids)
-			return false;
+			shared |= cpu_to_node(other) == cpu_to_node(cpu);
+		}
+		if (other >= nr_cpu_ids && shared)
+			return true;
 	}
-	return true;
+	return false;
 }
 
 /*
@@ -750,9 +757,7 @@ static bool mktme_memory_reachable(void)
 		}
 	}
 
-	/* With "numa=off", or by firmware, one node has the memory of several. */
-	if (num_possible_nodes() < topology_max_packages() &&
-	    !mktme_packages_online()) {
+	if (mktme_node_shared()) {
 		pr_warn_ratelimited("no keys: nodes are not packages, and a package has no CPU online\n");
 		return false;
 	}
@@ -956,6 +961,7 @@ static void mktme_collect_erased(struct work_struct *work)
 
 static DECLARE_DELAYED_WORK(mktme_collect_work, mktme_collect_erased);
 
+/* Would a KeyID be refused, to whoever is in the cgroup? */
 static bool mktme_keyids_exhausted(struct misc_cg *cg)
 {
 #ifdef CONFIG_CGROUP_MISC
@@ -968,6 +974,17 @@ static bool mktme_keyids_exhausted(struct misc_cg *cg)
 	}
 #endif
 	return READ_ONCE(mktme_nr_keyids) >= mktme_max_keyid;
+}
+
+/*
+ * KeyIDs can be on their way back, or held by pages that nobody has any more, but
+ * which are in some CPU's batch for the LRU.
+ */
+static void mktme_take_back(void)
+{
+	lru_add_drain_all();
+	rcu_barrier();
+	flush_workqueue(mktme_wq);
 }
 
 static struct misc_cg *mktme_get_misc_cg(struct mktme_key *old)
@@ -995,12 +1012,13 @@ static struct misc_cg *mktme_get_misc_cg(struct mktme_key *old)
  * ERR_PTR: -ENOSPC where all KeyIDs are in use, -EDQUOT at the cgroup's limit,
  * -ENOMEM, -EBUSY or -EAGAIN where the hardware was busy or had no entropy for
  * long, -EIO where it refused, -EOPNOTSUPP where there is memory that keys can't
- * be programmed for.
+ * be programmed for, -ESHUTDOWN where the system goes down.
  */
 struct mktme_key *mktme_key_create(const struct mktme_key_params *params,
 				   struct mktme_key *old)
 {
 	struct mktme_key *key;
+	bool exhausted;
 	int ret = -ENOMEM;
 
 	key = kzalloc(sizeof(*key), GFP_KERNEL);
@@ -1018,16 +1036,14 @@ struct mktme_key *mktme_key_create(const struct mktme_key_params *params,
 		goto free_pages;
 
 	key->misc_cg = mktme_get_misc_cg(old);
-	if (mktme_keyids_exhausted(key->misc_cg)) {
-		/*
-		 * Some may be on their way back, or held by pages that nobody
-		 * has any more, but which are in some CPU's batch for the LRU.
-		 */
-		lru_add_drain_all();
-		rcu_barrier();
-		flush_workqueue(mktme_wq);
-	}
+	exhausted = mktme_keyids_exhausted(key->misc_cg);
+	if (exhausted)
+		mktme_take_back();
 	ret = mktme_install_key(key, params);
+	if (!exhausted && (ret == -ENOSPC || ret == -EDQUOT)) {
+		mktme_take_back();
+		ret = mktme_install_key(key, params);
+	}
 	if (!ret) {
 		kobject_init(&key->kobj, &mktme_key_ktype);
 		ret = kobject_add(&key->kobj, mktme_keyids_kobj, "%u",
@@ -1187,7 +1203,6 @@ int mktme_key_erase(struct mktme_key *key)
 	return ret;
 }
 
-/* Would a KeyID be refused, to whoever is in the cgroup? */
 /**
  * mktme_wait_collected - wait for the KeyIDs of erased keys if there is no other
  *
@@ -1305,6 +1320,10 @@ static int mktme_program_package(unsigned int cpu)
 	int ret = 0;
 
 	mutex_lock(&mktme_lock);
+	if (mktme_down) {
+		mutex_unlock(&mktme_lock);
+		return -ESHUTDOWN;
+	}
 	for (keyid = 1; keyid <= mktme_max_keyid; keyid++) {
 		key = mktme_key_table[keyid];
 		if (!key)
@@ -1381,10 +1400,14 @@ static int mktme_memory_callback(struct notifier_block *nb, unsigned long action
 				 void *arg)
 {
 	struct memory_notify *mem = arg;
-	int nid = mem->status_change_nid;
 	bool refused = false;
+	int nid;
 
+	if (action != MEM_GOING_ONLINE && action != MEM_ONLINE &&
+	    action != MEM_CANCEL_ONLINE)
+		return NOTIFY_OK;
 	/* The node had memory before? */
+	nid = mem->status_change_nid;
 	if (nid < 0)
 		return NOTIFY_OK;
 
@@ -1455,7 +1478,8 @@ static int mktme_shutdown_cpu(void *data)
 		program.keyid = keyid;
 		for (try = 0; try < MKTME_PCONFIG_TRIES; try++) {
 			mktme_pconfig_local(&pconfig);
-			if (!pconfig.error)
+			if (pconfig.error != MKTME_PROG_ENTROPY_ERROR &&
+			    pconfig.error != MKTME_PROG_DEVICE_BUSY)
 				break;
 			udelay(20);
 		}
