@@ -29,7 +29,6 @@ for aio in threads io_uring; do
 		-device virtio-blk-pci,drive=d \
 		-netdev tap,id=n,ifname=tap0,script=no,downscript=no,vhost=on \
 		-device virtio-net-pci,netdev=n,romfile=
-	echo "$aio vhost $(ps | grep -c '\[vhost-')"
 	echo "$aio fs $(say $aio "$(tr '\n' ' ' </fs)")"
 	echo "$aio inner $(say $aio 'echo 3 >/proc/sys/vm/drop_caches; sha256sum </dev/vda')"
 	echo 3 >/proc/sys/vm/drop_caches
@@ -37,12 +36,13 @@ for aio in threads io_uring; do
 
 	say $aio 'ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up; dd if=/dev/urandom of=/tmp/sent bs=64k count=40 2>/dev/null'
 	# Who has no more to send is hung up on: who receives keeps its input open
-	say $aio 'mkfifo /tmp/hold; nc -l -p 5000 </tmp/sent >/dev/null & (nc -l -p 5001 <>/tmp/hold >/tmp/back; : >/tmp/done) &'
+	say $aio 'mkfifo /tmp/hold; (nc -l -p 5000 </tmp/sent >/dev/null &); ({ nc -l -p 5001 <>/tmp/hold >/tmp/back; : >/tmp/done; } &)'
 	until nc 10.0.0.2 5000 <>/tmp/hold >/tmp/got 2>/dev/null; do usleep 100000; done
 	until nc 10.0.0.2 5001 </tmp/got 2>/dev/null; do usleep 100000; done
 	say $aio 'until [ -e /tmp/done ]; do usleep 100000; done'
 	echo "$aio sent $(say $aio 'sha256sum </tmp/sent')"
 	echo "$aio got $(sha256sum </tmp/got)"
+	echo "$aio vhost $(cat /proc/$(cat /run/$aio.pid)/task/*/comm | grep -c '^vhost-')"
 	echo "$aio back $(say $aio 'sha256sum </tmp/back')"
 	stop $aio
 done
@@ -52,7 +52,7 @@ truncate -s 32M "$T/disk"
 	--exec "sh /script" -- -drive "file=$T/disk,format=raw,if=none,id=disk" -device virtio-blk-pci,drive=disk \
 	>"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
-[ ! -s "$T/err" ] || diag <"$T/err"
+[ ! -s "$T/err" ] || diag <"$T/err" >&2
 for aio in threads io_uring; do
 	is "$aio: vhost is at work" "$(said "$aio vhost")" 1
 	is "$aio: a file system's checksums" "$(said "$aio fs")" same

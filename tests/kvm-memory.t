@@ -64,7 +64,7 @@ EOF
 guest --memory 768M --smp 1 --cache strict --add "$T/inner:/inner" --add "$T/script:/script" -- "sh /script" \
 	>"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
-[ ! -s "$T/err" ] || diag <"$T/err"
+[ ! -s "$T/err" ] || diag <"$T/err" >&2
 is "query-memdev" "$(said memdev | python3 -c '
 import json, sys
 for m in sorted(json.load(sys.stdin), key=lambda m: m["id"]):

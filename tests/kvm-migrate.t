@@ -52,7 +52,7 @@ EOF
 guest --memory 512M --smp 1 --cache strict --add "$T/inner:/inner" --add "$T/script:/script" \
 	--add "$T/writer:/writer" --add "$T/check:/check" -- "sh /script" >"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
-[ ! -s "$T/err" ] || diag <"$T/err"
+[ ! -s "$T/err" ] || diag <"$T/err" >&2
 is "saved to a file" "$(said saved)" '"status": "completed"'
 is "which has its memory in plaintext" "$(said plain)" 256
 is "the other QEMU has a key" "$(said used)" 1

@@ -50,7 +50,7 @@ mode() { # NAME WANTED THP [BACKEND HUGE-PAGES]
 	guest --sockets 2 --smp 2 --memory 768M --cache strict --append "kvm_amd.npt=${npt:-1}" --add "$T/inner:/inner" --add "$T/script:/script" \
 		-- "$env sh /script" >"$T/said" 2>"$T/err"
 	is "$1: the guest's part" "$?" 0
-	[ ! -s "$T/err" ] || diag <"$T/err"
+	[ ! -s "$T/err" ] || diag <"$T/err" >&2
 	is "$1: as meant" "$(said mode)" "$2"
 	is "$1: its RAM has the key's KeyID" "$(said keyid)" 1
 	is "$1: kB from the pool of huge pages" "$(said from-pool)" "$from_pool"

@@ -65,8 +65,8 @@ refusal "a key of another type" not-mktme "cannot put memory under key [0-9]+: t
 refusal "no key is found" not-found "cannot find a key with the description 'other': Required key not available"
 refusal "no such object" no-object "Device 'k' not found"
 refusal "shared memory" shared "'mktme-key' and 'share=on' are incompatible"
-refusal "memory of a file" file "cannot put memory under key [0-9]+: .*the memory is neither private nor anonymous"
-refusal "memory of a memfd" memfd "cannot put memory under key [0-9]+: .*the memory is neither private nor anonymous"
+refusal "memory of a file" file "cannot put memory under key [0-9]+: .*the memory is not private, or neither anonymous nor from hugetlbfs"
+refusal "memory of a memfd" memfd "cannot put memory under key [0-9]+: .*the memory is not private, or neither anonymous nor from hugetlbfs"
 refusal "no permission" no-permission 'cannot put memory under key [0-9]+: no search permission'
 refusal "no capability" no-capability 'cannot create a key: that takes CAP_SYS_RESOURCE'
 refusal "RLIMIT_MEMLOCK" memlock 'cannot put memory under key [0-9]+: it counts as locked memory'

@@ -29,7 +29,7 @@ EOF
 guest --memory ${mib}M --smp 1 --cache strict --mktme tme-bypass=on --out "$T" --add "$T/inner:/inner" \
 	--add "$T/keys:/keys" --add "$T/script:/script" -- "mib=$mib pages=$pages sh /script" >"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
-[ ! -s "$T/err" ] || diag <"$T/err"
+[ ! -s "$T/err" ] || diag <"$T/err" >&2
 "$TOP/build/guest/tests/secret" print 1 >"$T/plain"
 "$TOP/build/tools/xts" -e aes-xts-128 "$(xxd -p "$T/key")" "$(xxd -p "$T/tweak")" "$(said at)" <"$T/plain" >"$T/wanted"
 ok "the DIMM holds what OpenSSL makes of its memory by its key" cmp "$T/page" "$T/wanted"

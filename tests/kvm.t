@@ -19,7 +19,7 @@ done
 guest --memory ${mib}M --smp 1 --cache strict --mktme tme-bypass=on --out "$T" --add "$T/inner:/inner" \
 	--add "$T/keys:/keys" --add "$TOP/demo/guests.sh:/guests.sh" -- "mib=$mib pages=$pages sh /guests.sh" >"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
-[ ! -s "$T/err" ] || diag <"$T/err"
+[ ! -s "$T/err" ] || diag <"$T/err" >&2
 echo "# ms to boot: a and b, under keys, $(said a-boot) and $(said b-boot); c, without, $(said c-boot)"
 
 "$TOP/build/guest/tests/secret" print 1 >"$T/page"
