@@ -5,11 +5,6 @@
 # Says what it sees, and has all $mib MiB of DRAM dumped.
 . /inner/lib.sh
 set -e
-key() {
-	echo "-object secret,id=data,file=/keys/$1.key,format=base64"
-	echo "-object secret,id=tweak,file=/keys/$1.tweak,format=base64"
-	keyed key-type=user,algorithm=aes-xts-128,key-secret=data,tweak-secret=tweak
-}
 used() { cat /sys/kernel/mm/mktme/keyids_in_use; }
 ms() { sed 's/\.\([0-9]*\) .*/\10/' /proc/uptime; }
 boot() { # NAME OPTIONS...: start, and how long it took, in ms
@@ -19,8 +14,8 @@ boot() { # NAME OPTIONS...: start, and how long it took, in ms
 	echo "$1-boot $(($(ms) - from))"
 }
 
-boot a $(key a)
-boot b $(key b)
+boot a $(keyed_by a)
+boot b $(keyed_by b)
 a=$(keep a $pages); echo "a $a"
 b=$(keep b $pages); echo "b $b"
 echo "used $(used)"

@@ -42,6 +42,7 @@ for aio in threads io_uring; do
 	say $aio 'until [ -e /tmp/done ]; do usleep 100000; done'
 	echo "$aio sent $(say $aio 'sha256sum </tmp/sent')"
 	echo "$aio got $(sha256sum </tmp/got)"
+	echo "$aio under-it $(($(cat /sys/kernel/mm/mktme/keyids/*/bytes) > 16 << 20))"
 	echo "$aio vhost $(cat /proc/$(cat /run/$aio.pid)/task/*/comm | grep -c '^vhost-')"
 	echo "$aio back $(say $aio 'sha256sum </tmp/back')"
 	stop $aio
@@ -54,6 +55,7 @@ truncate -s 32M "$T/disk"
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err" >&2
 for aio in threads io_uring; do
+	is "$aio: its memory is under its key" "$(said "$aio under-it")" 1
 	is "$aio: vhost is at work" "$(said "$aio vhost")" 1
 	is "$aio: a file system's checksums" "$(said "$aio fs")" same
 	is "$aio: the host's disk has what the guest reads" "$(said "$aio outer")" "$(said "$aio inner")"

@@ -2,23 +2,18 @@
 # SPDX-License-Identifier: GPL-2.0
 # A guest that QEMU's TCG runs, not KVM, has its RAM under a key as well: the DIMM
 # holds what OpenSSL makes of it with that key, and nothing of it in plaintext.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/kvm.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/secret build/tools/xts
 mib=384 pages=64
 "$TOP/vm/inner.py" "$T/inner" || exit 1
-mkdir "$T/keys"
-for part in key tweak; do
-	head -c 16 /dev/urandom >"$T/$part"
-	base64 "$T/$part" >"$T/keys/$part"
-done
+known_key g
 
 cat >"$T/script" <<'EOF'
 # There is nothing else to measure its clock by than the PIT
 ACCEL="-accel tcg -cpu qemu64 -M pit=on"
 . /inner/lib.sh
 set -e
-secrets="-object secret,id=k,format=base64,file=/keys/key -object secret,id=t,format=base64,file=/keys/tweak"
-start g $secrets $(keyed key-type=user,algorithm=aes-xts-128,key-secret=k,tweak-secret=t)
+start g $(keyed_by g)
 at=$(keep g $pages)
 echo "at $at"
 host dump $at 4096 page
@@ -30,8 +25,7 @@ guest --memory ${mib}M --smp 1 --cache strict --mktme tme-bypass=on --out "$T" -
 	--add "$T/keys:/keys" --add "$T/script:/script" -- "mib=$mib pages=$pages sh /script" >"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err" >&2
-"$TOP/build/guest/tests/secret" print 1 >"$T/plain"
-"$TOP/build/tools/xts" -e aes-xts-128 "$(xxd -p "$T/key")" "$(xxd -p "$T/tweak")" "$(said at)" <"$T/plain" >"$T/wanted"
+secret_in_dimm g "$(said at)" >"$T/wanted"
 ok "the DIMM holds what OpenSSL makes of its memory by its key" cmp "$T/page" "$T/wanted"
 is "and nothing of it in plaintext" "$("$TOP/build/guest/tests/secret" count $pages "$T/all")" 0
 is "the guest goes on" "$(said kept)" "0 words differ"

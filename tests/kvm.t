@@ -3,18 +3,13 @@
 # Guests of a guest, run by KVM, each with its RAM under a key of its own: the DIMM
 # holds what OpenSSL makes of it with that key, and nothing of it in plaintext.
 # When one ends its KeyID is free and its key gone; the other does not notice.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/kvm.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/secret build/tools/xts
 mib=448 pages=64
 
 "$TOP/vm/inner.py" "$T/inner" || exit 1
-mkdir "$T/keys"
-for g in a b; do
-	for part in key tweak; do
-		head -c 16 /dev/urandom >"$T/$g.$part"
-		base64 "$T/$g.$part" >"$T/keys/$g.$part"
-	done
-done
+known_key a
+known_key b
 
 guest --memory ${mib}M --smp 1 --cache strict --mktme tme-bypass=on --out "$T" --add "$T/inner:/inner" \
 	--add "$T/keys:/keys" --add "$TOP/demo/guests.sh:/guests.sh" -- "mib=$mib pages=$pages sh /guests.sh" >"$T/said" 2>"$T/err"
@@ -22,10 +17,8 @@ is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err" >&2
 echo "# ms to boot: a and b, under keys, $(said a-boot) and $(said b-boot); c, without, $(said c-boot)"
 
-"$TOP/build/guest/tests/secret" print 1 >"$T/page"
 for g in a b; do
-	"$TOP/build/tools/xts" -e aes-xts-128 "$(xxd -p "$T/$g.key")" "$(xxd -p "$T/$g.tweak")" "$(said $g)" \
-		<"$T/page" >"$T/$g.wanted"
+	secret_in_dimm $g "$(said $g)" >"$T/$g.wanted"
 	ok "guest $g: the DIMM holds what OpenSSL makes of its memory by its key" cmp "$T/$g" "$T/$g.wanted"
 done
 is "each has a KeyID" "$(said used)" 2

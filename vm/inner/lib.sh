@@ -111,6 +111,13 @@ keyed() {
 		"-M memory-backend=ram0"
 }
 
+# keyed_by NAME: the same, under the key in /keys/NAME.key and NAME.tweak, in base64
+keyed_by() {
+	echo "-object secret,id=data,file=/keys/$1.key,format=base64"
+	echo "-object secret,id=tweak,file=/keys/$1.tweak,format=base64"
+	keyed key-type=user,algorithm=aes-xts-128,key-secret=data,tweak-secret=tweak
+}
+
 # keep NAME [PAGES]: it keeps a secret (tests/guest/secret.c); prints where, in our memory
 keep() {
 	local gpa
