@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * cost [SERIAL]: does what tests/long/insns.c is to count, on memory under no key, or
- * under that key.  Each count has a number: see names[] in tests/long/cost.t.
+ * cost [SERIAL]: does what tools/insns.c is to count, on memory under no key, or
+ * under that key: tests/long/cost.t.
  */
 #include <err.h>
 #include <stdlib.h>
@@ -10,24 +10,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <linux/mktme.h>
+#include "count.h"
 
 #define PAGE	4096UL
-#define PAGES	512UL
+/* So few that it is done between two ticks of the clock */
+#define PAGES	128UL
 #define LEN	(PAGES * PAGE)
 #define HUGE	(2UL << 20)
 #define RW	(PROT_READ | PROT_WRITE)
-#define TIMES	41
-
-#define POINT(nn, end)							\
-	asm volatile(".byte 0x0f, 0x1f, 0x84, 0x00, %c0, %c1, 0x4b, 0x4d" \
-		     :: "i" (nn), "i" (end) : "memory")
-
-#define COUNT(nn, code)							\
-do {									\
-	POINT(nn, 0);							\
-	code;								\
-	POINT(nn, 1);							\
-} while (0)
+#define TIMES	101
 
 static int key;
 
@@ -49,11 +40,6 @@ static void touch(char *p, size_t len)
 		*(volatile char *)(p + i) = 1;
 }
 
-static void in_child(void)
-{
-	_exit(0);
-}
-
 int main(int argc, char **argv)
 {
 	pid_t pid;
@@ -67,46 +53,48 @@ int main(int argc, char **argv)
 
 	for (i = 0; i < TIMES; i++) {
 		p = map(LEN);
-		COUNT(0, touch(p, LEN));		/* faults */
-		COUNT(1, mprotect(p, LEN, PROT_READ));
+		COUNT(touch(p, LEN), "fault of 128 pages\n");
+		COUNT(mprotect(p, LEN, PROT_READ), "mprotect of 128 pages\n");
 		mprotect(p, LEN, RW);
-		COUNT(2, munmap(p, LEN));
+		COUNT(munmap(p, LEN), "munmap of 128 pages\n");
 	}
 
 	for (i = 0; i < TIMES; i++) {
-		COUNT(3, q = mmap(NULL, LEN, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-		COUNT(4, munmap(q, LEN));
+		COUNT(q = mmap(NULL, LEN, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), "mmap\n");
+		COUNT(munmap(q, LEN), "munmap\n");
 	}
 
-	p = map(LEN);
-	touch(p, LEN);
+	/* What a shell has of its own, say; the fork copies what tells of it */
+	p = map(4 * LEN);
+	touch(p, 4 * LEN);
 	for (i = 0; i < TIMES; i++) {
-		COUNT(5, pid = fork();
-		      if (!pid) in_child();
-		      waitpid(pid, NULL, 0));
+		COUNT(pid = fork();
+		      if (!pid)
+			      _exit(0);
+		      waitpid(pid, NULL, 0), "fork of 512 pages, exit, wait\n");
 		pid = fork();
 		if (!pid) {
-			COUNT(6, touch(p, LEN));	/* copies on write */
+			COUNT(touch(p, LEN), "copy on write of 128 pages\n");
 			_exit(0);
 		}
 		waitpid(pid, NULL, 0);
 	}
-	munmap(p, LEN);
+	munmap(p, 4 * LEN);
 
 	for (i = 0; i < TIMES; i++) {
-		COUNT(7, pid = vfork();
+		COUNT(pid = vfork();
 		      if (!pid) {
-			execl("/proc/self/exe", "cost", "0", "exit", NULL);
-			_exit(1);
+			      execl("/proc/self/exe", "cost", "0", "exit", NULL);
+			      _exit(1);
 		      }
-		      waitpid(pid, NULL, 0));
+		      waitpid(pid, NULL, 0), "vfork, exec, exit, wait\n");
 	}
 
 	p = (char *)(((unsigned long)map(2 * HUGE) + HUGE - 1) & -HUGE);
 	madvise(p, HUGE, MADV_HUGEPAGE);
 	for (i = 0; i < TIMES; i++) {
-		COUNT(8, touch(p, PAGE));		/* a fault of a huge page */
-		COUNT(9, madvise(p, HUGE, MADV_DONTNEED));
+		COUNT(touch(p, PAGE), "fault of a huge page\n");
+		COUNT(madvise(p, HUGE, MADV_DONTNEED), "free of a huge page\n");
 	}
 	return 0;
 }
