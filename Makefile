@@ -8,15 +8,25 @@ export LINUX_SRC QEMU_SRC JOBS
 # make test T=tests/NAME.t runs one; J guests at a time
 T ?= tests
 J ?= 2
+# make deb: the kernel of Debian's whose configuration is taken; amd64 is the one for any machine
+FLAVOUR ?= cloud-amd64
+export FLAVOUR
 
-.PHONY: help run test keyutils-check cost-check shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
+.PHONY: help run test keyutils-check selftests-compare cost-check huge-check kunit-check bench \
+	deb deb-check shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
 	linux-source qemu-source deps test-deps refresh check bases bisect-check series lint clean distclean
 
 help:
 	@echo 'make run            shows it working: builds what is missing, out/demo.png'
 	@echo 'make test           builds what is missing, runs all tests (T=tests/NAME.t: that one)'
 	@echo 'make keyutils-check the test suite of keyutils, on this kernel and on the stock one'
+	@echo 'make selftests-compare  the selftests of Linux, on this kernel and on the stock one'
 	@echo 'make cost-check     what it costs who does not use it: instructions, against the stock kernel'
+	@echo 'make deb            Debian packages of kernel and QEMU, into out/deb (FLAVOUR=amd64: with all drivers)'
+	@echo 'make deb-check      installs these in a Debian, and boots that'
+	@echo 'make huge-check     huge pages of 1G under a key'
+	@echo "make kunit-check    the KUnit tests by the kernel's own tool, kunit.py"
+	@echo 'make bench          what it costs, counted: tables and plots in out/bench/'
 	@echo 'make shell          a guest with a root shell; vm/boot --help for more'
 	@echo
 	@echo 'make build          kernel (make kernel), QEMU (make qemu) and the guest programs'
@@ -49,8 +59,33 @@ keyutils-check: build stock-kernel
 	@tools/keyutils
 	@prove -v tests/long/keyutils.t
 
-cost-check: build stock-kernel
+selftests-compare: build stock-kernel
+	@tools/deps compare
+	@tools/compare
+
+cost-check: build stock-kernel build/tools/insns.so
 	@prove -v tests/long/cost.t
+
+deb: linux-source qemu-source
+	@tools/deps deb
+	@tools/deb linux $(FLAVOUR)
+	@tools/deb qemu
+	@ls -sh out/deb/*.deb
+
+deb-check: deb build
+	@tools/debroot
+	@prove -v tests/long/deb.t
+
+huge-check: build
+	@prove -v tests/long/huge-1g.t
+
+kunit-check: linux-source qemu
+	@prove -v tests/long/kunit.t
+
+bench: build stock-kernel build/tools/insns.so
+	@tools/deps bench
+	@bench/run
+	@set -o pipefail; bench/emulator | tee out/bench/emulator.txt
 
 shell: build
 	@vm/boot
@@ -88,6 +123,11 @@ build/tools/xts: tools/xts.c | deps
 	@mkdir -p $(@D)
 	@gcc -O2 -Wall -Wextra -Werror -o $@ $< -lcrypto
 
+# The plugin interface is of the QEMU that was built
+build/tools/insns.so: tools/insns.c | qemu
+	@mkdir -p $(@D)
+	@gcc -shared -fPIC -O2 -Wall -Werror -o $@ $< -Ibuild/qemu/src/include/qemu $$(pkg-config --cflags glib-2.0)
+
 refresh:
 	@for t in linux qemu; do ! [ -d build/$$t/src ] || tools/series refresh $$t || exit; done
 
@@ -114,7 +154,7 @@ lint:
 
 # Downloads and sources stay, and so do commits that are only there
 clean:
-	rm -rf build/linux/out* build/linux/headers build/qemu/out build/guest build/vm build/tools out
+	rm -rf build/linux/out* build/linux/headers build/qemu/out* build/debroot build/guest build/vm build/tools out
 
 distclean:
 	@for t in linux qemu; do ! [ -d build/$$t/src ] || tools/series check $$t || \

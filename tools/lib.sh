@@ -66,3 +66,43 @@ lock() {
 as_root() {
 	if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
+
+# src_state SRC [FILES]: of the source as it stands, local edits included
+src_state() {
+	local git=(env GIT_CONFIG_GLOBAL=/dev/null git -c safe.directory='*' -C "$1") files=${2:-.}
+	{
+		"${git[@]}" ls-files -s -- "$files"
+		"${git[@]}" diff --no-ext-diff HEAD -- "$files"
+		"${git[@]}" ls-files -o --exclude-standard -z -- "$files" | (cd "$1" && xargs -0r sha256sum --)
+	} | sha256sum
+}
+
+# made FILE KEY: it was built from KEY, and nobody has built it anew since
+made() { [ -f "$1" ] && [ "$(cat "$1.made" 2>/dev/null)" = "$2 $(stat -c '%s %y' "$1")" ]; }
+mark() { echo "$2 $(stat -c '%s %y' "$1")" >"$1.made.new" && mv "$1.made.new" "$1.made"; }
+
+# A meson for QEMU, in PATH.  It wants 1.5, Debian 12 has 1.0; it is all Python, and
+# needs no installing.
+meson() {
+	local deb
+	if dpkg --compare-versions "$(command meson --version 2>/dev/null || echo 0)" ge 1.5; then
+		return
+	fi
+	if [ ! -x "$BUILD/meson/usr/bin/meson" ]; then
+		deb=$(printf '%s\n' "$CACHE"/meson_*_all.deb | sort -V | tail -1)
+		if [ ! -f "$deb" ]; then
+			mkdir -p "$CACHE/part-meson"
+			step download-meson "meson: download" sh -c \
+				'cd "$1" && "$2" download -t "$(. /etc/os-release; echo "$VERSION_CODENAME")-backports" meson' \
+				- "$CACHE/part-meson" "$TOP/tools/apt" ||
+				die "meson 1.5 or newer could not be downloaded (log: $(rel "$LOGS/download-meson.log")): is there a network?"
+			mv "$CACHE"/part-meson/*.deb "$CACHE/"
+			rmdir "$CACHE/part-meson"
+			deb=$(printf '%s\n' "$CACHE"/meson_*_all.deb | sort -V | tail -1)
+		fi
+		rm -rf "$BUILD/meson" "$BUILD/meson.new"
+		dpkg-deb -x "$deb" "$BUILD/meson.new"
+		mv "$BUILD/meson.new" "$BUILD/meson"
+	fi
+	export PATH="$BUILD/meson/usr/bin:$PATH" PYTHONPATH="$BUILD/meson/usr/lib/python3/dist-packages"
+}

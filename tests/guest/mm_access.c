@@ -4,6 +4,7 @@
 #include <linux/errqueue.h>
 #include <linux/futex.h>
 #include <linux/if_alg.h>
+#include <linux/perf_event.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -114,6 +115,108 @@ static void breakpoint(void)
 	result(((int (*)(void))text)() == 42 && !memcmp(text, code, sizeof(code)),
 	       "the parent's code is as it was");
 	munmap(text, PAGE);
+}
+
+/* What is probed; the argument is memory that the probe reads */
+static __attribute__((noinline)) int probed(const void *p)
+{
+	asm volatile("" :: "r" (p) : "memory");
+	return 42;
+}
+
+static bool into_file(const char *name, const char *text)
+{
+	int fd = open(name, O_WRONLY | O_APPEND);
+	bool good = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	close(fd);
+	return good;
+}
+
+/* Does what the file holds have that text?  Of so much of it */
+static bool in_file(const char *name, const char *text)
+{
+	static char buf[1 << 16];
+	ssize_t n, len = 0;
+	int fd = open(name, O_RDONLY);
+
+	while ((n = read(fd, buf + len, sizeof(buf) - 1 - len)) > 0)
+		len += n;
+	buf[len] = 0;
+	close(fd);
+	return strstr(buf, text);
+}
+
+/*
+ * A uprobe stands in a file's mapping, which can't be under a key; what it fetches can,
+ * by way of the task's own page tables.
+ */
+static void uprobe(void)
+{
+#define TRACING	"/sys/kernel/tracing/"
+	unsigned long start, end, offset = 0, at = (unsigned long)probed;
+	uint64_t *p = (uint64_t *)map_under(PAGE, A);
+	char line[256];
+	FILE *maps = fopen("/proc/self/maps", "r");
+	bool found = false;
+
+	while (!found && fgets(line, sizeof(line), maps))
+		found = sscanf(line, "%lx-%lx %*s %lx", &start, &end, &offset) == 3 &&
+			at >= start && at < end;
+	fclose(maps);
+	result(found, "the code's mapping");
+	fails("code that a probe can be in has no key", EINVAL,
+	      encrypt_mprotect((void *)(at & -PAGE), PAGE, PROT_READ | PROT_EXEC, serial[A]));
+
+	*p = 0x6d6b746d65;
+	snprintf(line, sizeof(line), "p:mktme_test/hit /tests/mm_access:0x%lx word=+0(%%di):x64\n",
+		 at - start + offset);
+	result(into_file(TRACING "uprobe_events", line), "a uprobe");
+	result(into_file(TRACING "events/mktme_test/hit/enable", "1"), "it is enabled");
+	result(probed(p) == 42, "the probed code runs");
+	result(in_file(TRACING "trace", "word=0x6d6b746d65"), "the probe sees what is under the key");
+	result(into_file(TRACING "events/mktme_test/hit/enable", "0") &&
+	       into_file(TRACING "uprobe_events", "-:mktme_test/hit\n"), "it is away again");
+	munmap(p, PAGE);
+}
+
+/* Has the buffer a sample with that address?  It has not gone round yet. */
+static bool sampled(struct perf_event_mmap_page *buf, void *addr)
+{
+	char *data = (char *)buf + PAGE;
+
+	for (uint64_t at = 0; at < buf->data_head; ) {
+		struct perf_event_header *header = (void *)(data + at);
+
+		if (header->type == PERF_RECORD_SAMPLE &&
+		    *(uint64_t *)(header + 1) == (uintptr_t)addr)
+			return true;
+		at += header->size;
+	}
+	return false;
+}
+
+/* perf's buffer is the kernel's own memory, mapped: that of no key */
+static void perf_buffer(void)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_SOFTWARE,
+		.size = sizeof(attr),
+		.config = PERF_COUNT_SW_PAGE_FAULTS,
+		.sample_period = 1,
+		.sample_type = PERF_SAMPLE_ADDR,
+	};
+	int fd = syscall(__NR_perf_event_open, &attr, 0, -1, -1, 0);
+	struct perf_event_mmap_page *buf = mmap(NULL, 2 * PAGE, RW, MAP_SHARED, fd, 0);
+	char *p = map_under(PAGE, A);
+
+	result(buf != MAP_FAILED, "perf's buffer");
+	fails("which can have no key", EINVAL, encrypt_mprotect(buf, 2 * PAGE, RW, serial[A]));
+	*(volatile char *)p = 1;
+	result(sampled(buf, p), "a sample of a fault on memory under a key");
+	munmap(p, PAGE);
+	munmap(buf, 2 * PAGE);
+	close(fd);
 }
 
 static void fixed_buffers(void)
@@ -480,6 +583,8 @@ int main(void)
 {
 	others();
 	breakpoint();
+	uprobe();
+	perf_buffer();
 	fixed_buffers();
 	pipes();
 	zerocopy("small pages", false);
