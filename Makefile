@@ -149,7 +149,7 @@ series:
 lint:
 	shellcheck -x -P tools -P tests tools/lib.sh $$(grep -rlE '^#!/bin/(ba)?sh' --exclude-dir=build --exclude-dir=.git \
 		--exclude-dir=linux --exclude-dir=qemu --exclude-dir=out --exclude-dir=pending .)
-	grep -rlE '^#!/usr/bin/python3' vm tools | \
+	grep -rlE '^#!/usr/bin/python3' vm tools bench | \
 		xargs python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]'
 
 # Downloads and sources stay, and so do commits that are only there
