@@ -21,10 +21,9 @@ kunit() {
 kunit 'with MKTME' --qemu_args \
 	'-cpu max,phys-bits=46 -object x86-mktme,id=m,cache=strict -machine q35,mktme=m'
 for suite in mktme mktme_keys; do
-	like "suite $suite passed" "$(cat "$T/o")" "\\[PASSED\\] $suite\$"
+	like "suite $suite passed" "$(cat "$T/o")" "\\[PASSED\\] $suite "
 done
 like 'nothing was skipped' "$(cat "$T/o")" 'Testing complete. Ran [1-9][0-9]* tests: passed: [1-9][0-9]*$'
 kunit 'without'
-like 'what needs the hardware is skipped' "$(cat "$T/o")" \
-	'Testing complete. Ran [1-9][0-9]* tests: passed: [1-9][0-9]*, skipped: [1-9]'
+like 'all is skipped' "$(cat "$T/o")" 'Testing complete. Ran [1-9][0-9]* tests: skipped: [1-9][0-9]*$'
 done_testing
