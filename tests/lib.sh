@@ -79,9 +79,10 @@ need() {
 	done
 }
 
-# guest [vm/boot's options] -- COMMAND: runs it in a guest
+# guest [vm/boot's options] -- COMMAND: runs it in a guest, whose kernel is $KERNEL if that is set
 guest() {
 	local opts=()
+	[ -z "${KERNEL:-}" ] || opts=(--kernel "$KERNEL")
 	while [ "$1" != -- ]; do opts+=("$1"); shift; done
 	shift
 	"$TOP/vm/boot" "${opts[@]}" --exec "$*"

@@ -34,7 +34,7 @@ mm_guest() {
 	while [ "$1" != -- ]; do opts+=("$1"); shift; done
 	shift
 	need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/tools/xts
-	"$TOP/vm/boot" --cache strict --mktme tme-bypass=on --out "$T" --add "$T/pattern:/pattern" "${opts[@]}" --exec "
+	"$TOP/vm/boot" ${KERNEL:+--kernel "$KERNEL"} --cache strict --mktme tme-bypass=on --out "$T" --add "$T/pattern:/pattern" "${opts[@]}" --exec "
 		A=\$(keyctl add mktme a 'type=user algorithm=aes-xts-128 key=$key_a tweak=$tweak_a' @u) &&
 		B=\$(keyctl add mktme b 'type=user algorithm=aes-xts-256 key=$key_b tweak=$tweak_b' @u) &&
 		export A B || exit
