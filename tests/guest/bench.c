@@ -5,7 +5,6 @@
  * (what one asks for is the count divided by it), separated by tabs.
  */
 #include <err.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -13,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -106,7 +104,7 @@ static void by_size(void)
 	} pages[] = { { "4K pages", MADV_NOHUGEPAGE }, { "huge pages", MADV_HUGEPAGE } };
 
 	for (int k = 0; k < 2; k++) {
-		for (size_t size = 0; size <= 1UL << 30; size = size ? size * 16 : k ? HUGE : PAGE) {
+		for (size_t size = 0; size <= 1UL << 30; size = size ? size * 8 : k ? HUGE : PAGE) {
 			/* Nothing there, in a mapping of a page */
 			size_t len = size ?: PAGE;
 
@@ -133,59 +131,52 @@ static void by_size(void)
 	}
 }
 
-static void child_exits(size_t len, const char *what, size_t pages)
+static void child_exits(const char *what)
 {
-	int start[2], end[2];
+	int start[2];
 	pid_t pid;
 	char c;
 
-	if (pipe(start) || pipe(end))
+	if (pipe(start))
 		err(1, "pipe");
-	COUNT(pid = fork(), "faults\tfork of %s\tall\t%zu\n", what, pages);
-	if (!pid) {
-		if (read(start[0], &c, 1) != 1)
-			_exit(1);
-		_exit(0);
-	}
+	/* The child does not come to the end of that count */
+	COUNT(pid = fork();
+	      if (!pid)
+		      _exit(read(start[0], &c, 1) != 1),
+	      "faults\tfork of %s\tall\t1\n", what);
 	COUNT(if (write(start[1], "x", 1) != 1) err(1, "pipe"); waitpid(pid, NULL, 0),
-	      "faults\texit of %s\tall\t%zu\n", what, pages);
+	      "faults\texit of %s\tall\t1\n", what);
 	close(start[0]);
 	close(start[1]);
-	close(end[0]);
-	close(end[1]);
+}
+
+/* Faults, then copies of what a child writes to, then all is freed */
+static void life(size_t len, int advice, size_t page, const char *of)
+{
+	char *p = map(len, advice);
+	pid_t pid;
+
+	COUNT(touch(p, len, page), "faults\tfault of %s\tall\t%zu\n", of, len / page);
+	pid = fork();
+	if (!pid) {
+		/* Each small page, for huge ones are split */
+		COUNT(touch(p, len, PAGE), "faults\tcopy of %s\tall\t%zu\n", of, len / page);
+		_exit(0);
+	}
+	waitpid(pid, NULL, 0);
+	COUNT(munmap(p, len), "faults\tfree of %s\tall\t%zu\n", of, len / page);
 }
 
 static void faults(void)
 {
 	const size_t len = 8 * HUGE;
-	pid_t pid;
 	char *p;
 
 	for (int t = 0; t < TIMES; t++) {
-		p = map(len, MADV_NOHUGEPAGE);
-		COUNT(touch(p, len, PAGE), "faults\tfault of a page\tall\t%zu\n", len / PAGE);
-		pid = fork();
-		if (!pid) {
-			COUNT(touch(p, len, PAGE), "faults\tcopy of a page\tall\t%zu\n", len / PAGE);
-			_exit(0);
-		}
-		waitpid(pid, NULL, 0);
-		COUNT(munmap(p, len), "faults\tfree of a page\tall\t%zu\n", len / PAGE);
-
+		life(len, MADV_NOHUGEPAGE, PAGE, "4K");
 		/* bench/run enables them, of 64K alone */
-		p = map(len, 0);
-		COUNT(touch(p, len, 16 * PAGE), "faults\tfault of 64K\tall\t%zu\n", len / (16 * PAGE));
-		COUNT(munmap(p, len), "faults\tfree of 64K\tall\t%zu\n", len / (16 * PAGE));
-
-		p = map(len, MADV_HUGEPAGE);
-		COUNT(touch(p, len, HUGE), "faults\tfault of 2M\tall\t%zu\n", len / HUGE);
-		pid = fork();
-		if (!pid) {
-			COUNT(touch(p, len, PAGE), "faults\tcopies of 2M\tall\t%zu\n", len / HUGE);
-			_exit(0);
-		}
-		waitpid(pid, NULL, 0);
-		COUNT(munmap(p, len), "faults\tfree of 2M\tall\t%zu\n", len / HUGE);
+		life(len, 0, 16 * PAGE, "64K");
+		life(len, MADV_HUGEPAGE, HUGE, "2M");
 
 		p = map_at(len, 0, MAP_HUGETLB);
 		if (key && encrypt(p, len, key))
@@ -196,7 +187,7 @@ static void faults(void)
 	p = map(1UL << 30, MADV_NOHUGEPAGE);
 	touch(p, 1UL << 30, PAGE);
 	for (int t = 0; t < 3; t++)
-		child_exits(1UL << 30, "1 GiB", 1);
+		child_exits("1 GiB");
 	munmap(p, 1UL << 30);
 }
 
@@ -220,10 +211,9 @@ static void access_to(void)
 	char *p = map(IO, MADV_NOHUGEPAGE), *q = map_at(IO, MADV_NOHUGEPAGE, 0);
 	int file = memfd_create("file", 0), disk = open("/dev/vda", O_RDWR | O_DIRECT);
 	struct iovec local = { q, IO }, remote = { p, IO };
-	int pipes[2], socks[2];
+	int pipes[2];
 
-	if (file < 0 || ftruncate(file, IO) || pipe(pipes) || fcntl(pipes[0], F_SETPIPE_SZ, IO) < 0 ||
-	    socketpair(AF_UNIX, SOCK_STREAM, 0, socks))
+	if (file < 0 || ftruncate(file, IO) || pipe(pipes) || fcntl(pipes[0], F_SETPIPE_SZ, IO) < 0)
 		err(1, "access");
 	touch(p, IO, PAGE);
 	touch(q, IO, PAGE);
