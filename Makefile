@@ -12,7 +12,7 @@ J ?= 2
 FLAVOUR ?= cloud-amd64
 export FLAVOUR
 
-.PHONY: help run test keyutils-check selftests-compare cost-check huge-check kunit-check bench \
+.PHONY: help run test keyutils-check selftests-compare cost-check huge-check kunit-check docs-check bench \
 	deb deb-check shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
 	linux-source qemu-source deps test-deps refresh check bases bisect-check series lint clean distclean
 
@@ -51,7 +51,7 @@ run: build build/tools/xts
 	@echo
 	@demo/guests
 
-test: test-deps build off-kernel stock-qemu build/tools/xts
+test: test-deps build off-kernel stock-qemu build/tools/xts build/tools/insns.so
 	@prove -j $(J) $(T)
 
 # Minutes, and a kernel more to build: not part of the above
@@ -79,13 +79,16 @@ deb-check: deb build
 huge-check: build
 	@prove -v tests/long/huge-1g.t
 
+docs-check: linux-source
+	@tools/deps docs
+	@prove -v tests/long/docs.t
+
 kunit-check: linux-source qemu
 	@prove -v tests/long/kunit.t
 
-bench: build stock-kernel build/tools/insns.so
+bench: build stock-kernel debug-kernel build/tools/insns.so
 	@tools/deps bench
-	@bench/run
-	@set -o pipefail; bench/emulator | tee out/bench/emulator.txt
+	@bench/run $(BENCH)
 
 shell: build
 	@vm/boot

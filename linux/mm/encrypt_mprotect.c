@@ -78,6 +78,7 @@ struct rekey {
 	struct vm_area_struct *vma;
 	unsigned long end;
 	struct folio *folio;	/* to be split, with a reference */
+	struct folio_batch evictable;	/* done, and can be swapped out again */
 };
 
 /* What it takes to go on at an address. */
@@ -199,19 +200,20 @@ static bool lock_for_rekey(struct folio *folio, int refs)
 	return false;
 }
 
+static void put_evictable(struct rekey *rk)
+{
+	check_move_unevictable_folios(&rk->evictable);
+	folios_put(&rk->evictable);
+}
+
 static void unlock_after_rekey(struct rekey *rk, struct folio *folio, int refs)
 {
-	/* Back among the pages that can be swapped out? */
-	if (!rk->key && !folio_test_hugetlb(folio)) {
-		folio_ref_unfreeze(folio, refs + 1);
-		folio_unlock(folio);
-		if (folio_isolate_lru(folio))
-			folio_putback_lru(folio);
-		folio_put(folio);
-		return;
-	}
-	folio_ref_unfreeze(folio, refs);
+	bool evictable = !rk->key && !folio_test_hugetlb(folio);
+
+	folio_ref_unfreeze(folio, refs + evictable);
 	folio_unlock(folio);
+	if (evictable && !folio_batch_add(&rk->evictable, folio))
+		put_evictable(rk);
 }
 
 #ifdef CONFIG_HUGETLB_PAGE
@@ -343,85 +345,114 @@ static bool folio_mapped_here(struct rekey *rk, struct folio *folio,
 			       NULL, NULL, NULL) == nr;
 }
 
-static enum rekey_step rekey_pte(struct rekey *rk, unsigned long addr,
-				 pmd_t *pmd, unsigned long *next)
+/* As rekey_page_now(), for an entry. */
+static struct page *rekey_pte_now(struct rekey *rk, unsigned long addr,
+				  pte_t pte, enum rekey_step *step)
 {
-	struct mm_struct *mm = rk->vma->vm_mm;
-	enum rekey_step step = REKEY_NEXT;
-	struct folio *folio;
 	struct page *page;
-	pte_t *ptep, pte;
-	spinlock_t *ptl;
-	long i, nr;
 
-	*next = addr + PAGE_SIZE;
-	ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
-	if (!ptep)
-		return REKEY_AGAIN;
-	pte = ptep_get(ptep);
+	*step = REKEY_NEXT;
 	if (pte_none(pte))
-		goto unlock;
+		return NULL;
 	if (!pte_present(pte)) {
 		swp_entry_t entry = pte_to_swp_entry(pte);
 
 		if (!is_pte_marker_entry(entry) && !is_hwpoison_entry(entry))
-			step = REKEY_FAULT_IN;
-		goto unlock;
+			*step = REKEY_FAULT_IN;
+		return NULL;
 	}
 	/* NULL for the zero page: nothing is in it that needs a key. */
 	page = vm_normal_page(rk->vma, addr, pte);
-	if (!page || !rekey_page_now(rk, page, &step))
-		goto unlock;
-	folio = page_folio(page);
-	if (!folio_mapped_here(rk, folio, addr, ptep, pte)) {
-		folio_get(folio);
-		rk->folio = folio;
-		step = REKEY_SPLIT;
-		goto unlock;
-	}
-	nr = folio_nr_pages(folio);
-	if (!lock_for_rekey(folio, nr)) {
-		step = REKEY_WAIT;
-		goto unlock;
-	}
-	pte_unmap_unlock(ptep, ptl);
+	return page && rekey_page_now(rk, page, step) ? page : NULL;
+}
 
-	mktme_reencrypt_folio(folio, rk->key, rk->buf);
+/*
+ * On to the end of the page table as long as there is nothing to do but to
+ * encrypt.  *@start becomes where the step is to be taken.
+ */
+static enum rekey_step rekey_ptes(struct rekey *rk, unsigned long *start,
+				  pmd_t *pmd, unsigned long *next)
+{
+	unsigned long addr = *start, end = pmd_addr_end(addr, rk->end);
+	enum rekey_step step = REKEY_NEXT;
+	struct mm_struct *mm = rk->vma->vm_mm;
+	pte_t *start_ptep, *ptep, pte;
+	struct folio *folio;
+	struct page *page;
+	spinlock_t *ptl;
+	long i, nr;
 
-	*next = addr + nr * PAGE_SIZE;
-	ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
-	for (i = 0; i < nr; i++) {
-		page = folio_page(folio, i);
-		pte = mktme_rekey_pte(ptep_get(ptep + i), page);
-		set_pte_at(mm, addr + i * PAGE_SIZE, ptep + i, pte);
+	*next = addr + PAGE_SIZE;
+	start_ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
+	if (!start_ptep)
+		return REKEY_AGAIN;
+
+	for (ptep = start_ptep; addr < end; ptep += nr, addr += nr * PAGE_SIZE) {
+		nr = 1;
+		pte = ptep_get(ptep);
+		page = rekey_pte_now(rk, addr, pte, &step);
+		if (step != REKEY_NEXT)
+			break;
+		if (!page)
+			continue;
+
+		folio = page_folio(page);
+		if (!folio_mapped_here(rk, folio, addr, ptep, pte)) {
+			folio_get(folio);
+			rk->folio = folio;
+			step = REKEY_SPLIT;
+			break;
+		}
+		nr = folio_nr_pages(folio);
+		if (!lock_for_rekey(folio, nr)) {
+			step = REKEY_WAIT;
+			break;
+		}
+		/* Its entries stay as they are even if others get the lock. */
+		if (nr > 1)
+			spin_unlock(ptl);
+		mktme_reencrypt_folio(folio, rk->key, rk->buf);
+		if (nr > 1)
+			spin_lock(ptl);
+		for (i = 0; i < nr; i++) {
+			pte = mktme_rekey_pte(ptep_get(ptep + i),
+					      folio_page(folio, i));
+			set_pte_at(mm, addr + i * PAGE_SIZE, ptep + i, pte);
+		}
+		unlock_after_rekey(rk, folio, nr);
+		if (need_resched() || spin_is_contended(ptl)) {
+			addr += nr * PAGE_SIZE;
+			break;
+		}
 	}
-	pte_unmap_unlock(ptep, ptl);
-	unlock_after_rekey(rk, folio, nr);
-	return REKEY_NEXT;
-
-unlock:
-	pte_unmap_unlock(ptep, ptl);
+	pte_unmap_unlock(start_ptep, ptl);
+	*start = addr;
+	*next = step == REKEY_NEXT ? addr : addr + PAGE_SIZE;
 	return step;
 }
 
-static enum rekey_step rekey_step(struct rekey *rk, unsigned long addr,
+/*
+ * From *@addr on, which becomes where the step is to be taken; *@next is where
+ * to go on afterwards, or without it.
+ */
+static enum rekey_step rekey_step(struct rekey *rk, unsigned long *addr,
 				  unsigned long *next)
 {
 	pmd_t *pmd, pmdval;
 
 	if (is_vm_hugetlb_page(rk->vma))
-		return rekey_hugetlb(rk, addr, next);
+		return rekey_hugetlb(rk, *addr, next);
 
-	*next = pmd_addr_end(addr, rk->end);
-	pmd = mm_find_pmd(rk->vma->vm_mm, addr);
+	*next = pmd_addr_end(*addr, rk->end);
+	pmd = mm_find_pmd(rk->vma->vm_mm, *addr);
 	if (!pmd)
 		return REKEY_NEXT;
 	pmdval = pmdp_get_lockless(pmd);
 	if (pmd_none(pmdval))
 		return REKEY_NEXT;
 	if (pmd_trans_huge(pmdval) || is_swap_pmd(pmdval))
-		return rekey_pmd(rk, addr, pmd);
-	return rekey_pte(rk, addr, pmd, next);
+		return rekey_pmd(rk, *addr, pmd);
+	return rekey_ptes(rk, addr, pmd, next);
 }
 
 #define REKEY_TRIES	10
@@ -470,7 +501,7 @@ static unsigned long rekey_range(struct rekey *rk, enum rekey_phase phase,
 {
 	/* What is swapped out where all is undone is under no key. */
 	bool skip = rk->best_effort || phase == REKEY_UNDO;
-	unsigned long addr = start, next;
+	unsigned long addr = start, was, next;
 	enum rekey_step step;
 	int tries = 0;
 
@@ -485,18 +516,22 @@ static unsigned long rekey_range(struct rekey *rk, enum rekey_phase phase,
 		}
 		cond_resched();
 
-		step = rekey_step(rk, addr, &next);
+		was = addr;
+		step = rekey_step(rk, &addr, &next);
+		/* Many can be busy: then wait for all of them together. */
+		if (addr != was && !rk->best_effort)
+			tries = 0;
 		*ret = rekey_prepare_step(rk, step, addr, &tries);
 		if (*ret && !skip)
 			break;
 		if (*ret || step == REKEY_NEXT) {
 			addr = next;
 			*ret = 0;
-			/* Many can be busy: wait for all of them together. */
 			if (!rk->best_effort)
 				tries = 0;
 		}
 	}
+	put_evictable(rk);
 	return addr;
 }
 

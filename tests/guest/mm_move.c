@@ -173,7 +173,7 @@ static bool block_state(unsigned long block, const char *state)
 static void hotplug(void)
 {
 	unsigned long block, first = 0, n = 0, in = 0, start, end;
-	char *p, *huge, path[80];
+	char *p, *huge, *kept, path[80];
 	size_t len = 32 << 20;
 	bool good = true;
 	FILE *f = fopen("/sys/devices/system/memory/block_size_bytes", "r");
@@ -220,6 +220,17 @@ static void hotplug(void)
 	printf("# %lu pages are in it\n", in);
 	result(in > 0 && pfn(huge) >= start && pfn(huge) < end,
 	       "it has pages under keys");
+
+	/* Freed pages, which the kernel keeps for their key, are to go too. */
+	kept = map(64 * PAGE);
+	madvise(kept, 64 * PAGE, MADV_NOHUGEPAGE);
+	put_under(kept, 64 * PAGE, A);
+	fill(kept, 64 * PAGE, 1);
+	in = 0;
+	for (size_t i = 0; i < 64 * PAGE; i += PAGE)
+		in += pfn(kept + i) >= start && pfn(kept + i) < end;
+	result(in, "and pages that are then freed");
+	munmap(kept, 64 * PAGE);
 
 	good = true;
 	for (unsigned long i = 0; i < n; i++)

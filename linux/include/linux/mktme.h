@@ -15,6 +15,7 @@ struct mm_struct;
 struct page;
 struct seq_file;
 struct vm_area_struct;
+struct zone;
 
 #ifdef CONFIG_X86_MKTME
 
@@ -96,7 +97,9 @@ extern struct mktme_key mktme_erased_key;
 unsigned int page_keyid(const struct page *page);
 struct mktme_key *page_mktme_key(const struct page *page);
 void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero);
-void __mktme_free_pages(struct page *page, unsigned int order);
+struct folio *mktme_take_kept(struct mktme_key *key, int nid, bool zero);
+void __mktme_drain_kept(struct zone *zone);
+bool __mktme_free_pages(struct page *page, unsigned int order);
 void mktme_release_poisoned(struct page *page);
 void mktme_reencrypt_folio(struct folio *folio, struct mktme_key *key,
 			   void *buf);
@@ -134,12 +137,18 @@ extern phys_addr_t mktme_keyid_mask;
 #define mktme_pages_mergeable(a, b)					\
 	(!mktme_enabled() || page_keyid(a) == page_keyid(b))
 
-/* Before the pages of a freed folio go where anyone may take them from. */
+/*
+ * Before the pages of a freed folio go where anyone may take them from.  True if
+ * they don't, for the key may need them soon.
+ */
 #define mktme_free_pages(page, order)					\
-do {									\
-	if (PageEncrypted(page))					\
-		__mktme_free_pages(page, order);			\
-} while (0)
+	(PageEncrypted(page) && __mktme_free_pages(page, order))
+
+static inline void mktme_drain_kept(struct zone *zone)
+{
+	if (mktme_enabled())
+		__mktme_drain_kept(zone);
+}
 
 /* Memory under a key is found by way of the mms that have it. */
 static inline void mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm)
@@ -193,7 +202,7 @@ static inline bool mktme_in_use(void) { return false; }
 #define mktme_pages_mergeable(a, b)	true
 #define mktme_prep_copy(dst, src)	do { } while (0)
 #define mktme_prep_for_vma(folio, vma)	do { } while (0)
-#define mktme_free_pages(page, order)	do { } while (0)
+#define mktme_free_pages(page, order)	false
 #define vma_mktme_key(vma)		((struct mktme_key *)NULL)
 
 static inline struct mktme_key *page_mktme_key(const struct page *page)
@@ -209,6 +218,13 @@ static inline bool vma_mktme_erased(const struct vm_area_struct *vma)
 static inline void mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm) { }
 static inline void __mktme_prep_folio(struct folio *folio,
 				      struct mktme_key *key, bool zero) { }
+static inline struct folio *mktme_take_kept(struct mktme_key *key, int nid,
+					    bool zero)
+{
+	return NULL;
+}
+
+static inline void mktme_drain_kept(struct zone *zone) { }
 static inline void mktme_release_poisoned(struct page *page) { }
 static inline void vma_dup_mktme_key(struct vm_area_struct *vma) { }
 static inline void vma_put_mktme_key(struct vm_area_struct *vma) { }

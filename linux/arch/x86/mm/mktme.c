@@ -26,12 +26,15 @@
 #include <linux/misc_cgroup.h>
 #include <linux/mktme.h>
 #include <linux/mm.h>
+#include <linux/page-isolation.h>
 #include <linux/page_ext.h>
 #include <linux/percpu-refcount.h>
 #include <linux/random.h>
 #include <linux/seq_file.h>
+#include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
+#include <linux/spinlock.h>
 #include <linux/stop_machine.h>
 #include <linux/swap.h>
 #include <linux/syscore_ops.h>
@@ -326,6 +329,15 @@ static void flush_page(struct page *page, unsigned int keyid)
 	kunmap_local(addr);
 }
 
+/* Clear a page by the KeyID that it has. */
+static void zero_page(struct page *page, unsigned int keyid)
+{
+	void *addr = map_page(page, keyid);
+
+	clear_page(addr);
+	kunmap_local(addr);
+}
+
 /* Huger than khugepaged's, which come in atomic context, takes a while. */
 static void pause_before_page(unsigned long i)
 {
@@ -352,17 +364,13 @@ void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero)
 
 	for (i = 0; i < nr; i++) {
 		struct page *page = folio_page(folio, i);
-		void *addr;
 
 		pause_before_page(i);
 		/* Nothing of the direct map's may be written back over it. */
 		flush_page(page, 0);
 		set_page_keyid(page, key->keyid);
-		if (zero) {
-			addr = map_page(page, key->keyid);
-			clear_page(addr);
-			kunmap_local(addr);
-		}
+		if (zero)
+			zero_page(page, key->keyid);
 	}
 	set_pages_encrypted(&folio->page, nr);
 }
@@ -372,7 +380,6 @@ static void take_pages_back(struct mktme_key *key, struct page *page,
 			    unsigned long nr)
 {
 	clear_pages_encrypted(page, nr);
-	count_pages(key, -(long)nr);
 	percpu_ref_put_many(&key->ref, nr);
 }
 
@@ -386,6 +393,188 @@ static void flush_and_take_back(struct mktme_key *key, struct page *page,
 	take_pages_back(key, page, nr);
 }
 
+/*
+ * Kept pages
+ *
+ * A page that returns to its key needs no flush, neither when it is freed nor
+ * when it is allocated.  So each CPU keeps the single pages that were freed
+ * last, whichever keys they are under, with the reference on the key.  They are
+ * handed out as they came, the last one first, and leave as the oldest when
+ * there are too many of them.
+ *
+ * As the page allocator's own lists for a CPU, they are drained when a range of
+ * memory is to be emptied, and a shrinker drains them when memory is short.
+ * Furthermore none of a key's pages is kept when no more memory can come under
+ * it, or its KeyID is awaited.
+ */
+#define MKTME_MAX_KEPT	512
+
+struct mktme_kept {
+	spinlock_t lock;
+	unsigned int nr;
+	struct list_head pages;
+};
+
+static DEFINE_PER_CPU(struct mktme_kept, mktme_kept);
+
+static void free_kept_page(struct page *page)
+{
+	flush_and_take_back(page_mktme_key(page), page, 1);
+	init_page_count(page);
+	__free_page(page);
+}
+
+/* Not one of those that the page allocator complains of. */
+static bool page_freed_well(struct page *page)
+{
+	return !page_ref_count(page) && atomic_read(&page->_mapcount) == -1 &&
+	       !(page->flags & PAGE_FLAGS_CHECK_AT_FREE) && !PageHWPoison(page);
+}
+
+static bool keep_page(struct mktme_key *key, struct page *page)
+{
+	/* The lock protects it from other CPUs, which may be this task's next. */
+	struct mktme_kept *kept = raw_cpu_ptr(&mktme_kept);
+	struct page *oldest = NULL;
+	unsigned long flags;
+	bool keep;
+
+	/* Freed memory is to be cleared, or would not be asked for here. */
+	if (want_init_on_free() || page_poisoning_enabled_static() ||
+	    page_to_nid(page) != numa_mem_id() || !page_freed_well(page))
+		return false;
+
+	spin_lock_irqsave(&kept->lock, flags);
+	/* Whoever makes one of these so drains afterwards. */
+	keep = !percpu_ref_is_dying(&key->ref) &&
+	       !READ_ONCE(key->superseded) && !is_migrate_isolate_page(page);
+	if (keep) {
+		page->mapping = NULL;
+		page->private = 0;
+		page->flags &= ~PAGE_FLAGS_CHECK_AT_PREP | __PG_ENCRYPTED;
+		list_add(&page->lru, &kept->pages);
+		if (kept->nr == MKTME_MAX_KEPT) {
+			oldest = list_last_entry(&kept->pages, struct page, lru);
+			list_del(&oldest->lru);
+		} else {
+			WRITE_ONCE(kept->nr, kept->nr + 1);
+		}
+	}
+	spin_unlock_irqrestore(&kept->lock, flags);
+
+	if (oldest)
+		free_kept_page(oldest);
+	return keep;
+}
+
+/**
+ * mktme_take_kept - a page that was under a key before, and is free
+ * @key: the key
+ * @nid: the node that it is to be from
+ * @zero: clear it
+ *
+ * It is as if a folio had been allocated and prepared by __mktme_prep_folio().
+ *
+ * Context: Any.
+ * Return: The folio, of one page; NULL if this CPU has none at hand.
+ */
+struct folio *mktme_take_kept(struct mktme_key *key, int nid, bool zero)
+{
+	struct mktme_kept *kept = raw_cpu_ptr(&mktme_kept);
+	struct page *page;
+	unsigned long flags;
+
+	spin_lock_irqsave(&kept->lock, flags);
+	page = list_first_entry_or_null(&kept->pages, struct page, lru);
+	if (page && page_mktme_key(page) == key && page_to_nid(page) == nid) {
+		list_del(&page->lru);
+		WRITE_ONCE(kept->nr, kept->nr - 1);
+	} else {
+		page = NULL;
+	}
+	spin_unlock_irqrestore(&kept->lock, flags);
+	if (!page)
+		return NULL;
+
+	/* An error was noticed meanwhile. */
+	if (unlikely(PageHWPoison(page))) {
+		free_kept_page(page);
+		return NULL;
+	}
+
+	count_pages(key, 1);
+	page_cpupid_reset_last(page);
+	init_page_count(page);
+	if (zero)
+		zero_page(page, key->keyid);
+	return page_folio(page);
+}
+
+/* Of a key and in a zone, or NULL for any.  Returns the number of pages. */
+static unsigned long drain_kept(struct mktme_key *key, struct zone *zone)
+{
+	unsigned long flags, nr = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct mktme_kept *kept = per_cpu_ptr(&mktme_kept, cpu);
+		struct page *page, *next;
+		LIST_HEAD(pages);
+
+		if (!READ_ONCE(kept->nr))
+			continue;
+		spin_lock_irqsave(&kept->lock, flags);
+		list_for_each_entry_safe(page, next, &kept->pages, lru) {
+			if ((key && page_mktme_key(page) != key) ||
+			    (zone && page_zone(page) != zone))
+				continue;
+			list_move(&page->lru, &pages);
+			WRITE_ONCE(kept->nr, kept->nr - 1);
+			nr++;
+		}
+		spin_unlock_irqrestore(&kept->lock, flags);
+
+		list_for_each_entry_safe(page, next, &pages, lru)
+			free_kept_page(page);
+		cond_resched();
+	}
+	return nr;
+}
+
+/**
+ * __mktme_drain_kept - let go of the pages that are kept for their keys
+ * @zone: where, or NULL for everywhere
+ *
+ * Pages that are freed meanwhile can be kept, unless what prevents it was there
+ * before the call.
+ *
+ * Context: Process context, may sleep.
+ */
+void __mktme_drain_kept(struct zone *zone)
+{
+	drain_kept(NULL, zone);
+}
+
+static unsigned long count_kept(struct shrinker *shrinker,
+				struct shrink_control *sc)
+{
+	unsigned long nr = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		nr += READ_ONCE(per_cpu_ptr(&mktme_kept, cpu)->nr);
+	return nr ?: SHRINK_EMPTY;
+}
+
+static unsigned long shrink_kept(struct shrinker *shrinker,
+				 struct shrink_control *sc)
+{
+	unsigned long nr = drain_kept(NULL, NULL);
+
+	mm_account_reclaimed_pages(nr);
+	return nr ?: SHRINK_STOP;
+}
+
 /**
  * __mktme_free_pages - take freed pages back from their key
  * @page: the first of them, the head if they are a folio
@@ -395,12 +584,17 @@ static void flush_and_take_back(struct mktme_key *key, struct page *page,
  * KeyID 0 reads from them is noise.
  *
  * Context: Any.
+ * Return: true if the page is kept, and is not the caller's any more.
  */
-void __mktme_free_pages(struct page *page, unsigned int order)
+bool __mktme_free_pages(struct page *page, unsigned int order)
 {
 	struct mktme_key *key = page_mktme_key(page);
 
+	count_pages(key, -(1L << order));
+	if (!order && keep_page(key, page))
+		return true;
 	flush_and_take_back(key, page, 1UL << order);
+	return false;
 }
 
 /**
@@ -413,8 +607,10 @@ void mktme_release_poisoned(struct page *page)
 {
 	struct mktme_key *key = page_mktme_key(page);
 
-	if (key)
-		flush_and_take_back(key, page, 1);
+	if (!key)
+		return;
+	count_pages(key, -1);
+	flush_and_take_back(key, page, 1);
 }
 
 /**
@@ -423,7 +619,7 @@ void mktme_release_poisoned(struct page *page)
  * @key: the key, kept alive by the caller; NULL for none
  * @buf: PAGE_SIZE bytes to work with; holds plaintext afterwards
  *
- * Context: Process context, may sleep.
+ * Context: Process context; may sleep if the folio is larger than a page table's.
  */
 void mktme_reencrypt_folio(struct folio *folio, struct mktme_key *key,
 			   void *buf)
@@ -457,11 +653,12 @@ void mktme_reencrypt_folio(struct folio *folio, struct mktme_key *key,
 
 	if (key && !old)
 		set_pages_encrypted(&folio->page, nr);
-	if (old && !key) {
-		take_pages_back(old, &folio->page, nr);
-	} else if (old) {
+	if (old) {
 		count_pages(old, -(long)nr);
-		percpu_ref_put_many(&old->ref, nr);
+		if (key)
+			percpu_ref_put_many(&old->ref, nr);
+		else
+			take_pages_back(old, &folio->page, nr);
 	}
 }
 
@@ -1071,11 +1268,13 @@ free_key:
  *
  * encrypt_mprotect() asks under the mmap lock.
  *
- * Context: Any.
+ * Context: Process context, may sleep.
  */
 void mktme_key_supersede(struct mktme_key *key, bool superseded)
 {
 	WRITE_ONCE(key->superseded, superseded);
+	if (superseded)
+		drain_kept(key, NULL);
 }
 
 /**
@@ -1083,6 +1282,7 @@ void mktme_key_supersede(struct mktme_key *key, bool superseded)
  * @key: the key
  *
  * Context: Any.
+ * Return: true if so; it can change at any time.
  */
 bool mktme_key_superseded(const struct mktme_key *key)
 {
@@ -1233,11 +1433,12 @@ int mktme_wait_collected(void)
  *
  * The KeyID is cleared and free again once no VMA and no page is left under it.
  *
- * Context: Process context.
+ * Context: Process context, may sleep.
  */
 void mktme_key_destroy(struct mktme_key *key)
 {
 	percpu_ref_kill(&key->ref);
+	drain_kept(key, NULL);
 }
 
 /**
@@ -1300,6 +1501,7 @@ bool mktme_algorithm_enabled(enum mktme_algorithm algorithm)
  * mktme_in_use - is any KeyID in use?
  *
  * Context: Any.
+ * Return: true if so; it can change at any time.
  */
 bool mktme_in_use(void)
 {
@@ -1403,6 +1605,9 @@ static int mktme_memory_callback(struct notifier_block *nb, unsigned long action
 	bool refused = false;
 	int nid;
 
+	/* No page of the range is kept from here on. */
+	if (action == MEM_GOING_OFFLINE)
+		mktme_drain_kept(NULL);
 	if (action != MEM_GOING_ONLINE && action != MEM_ONLINE &&
 	    action != MEM_CANCEL_ONLINE)
 		return NOTIFY_OK;
@@ -1579,7 +1784,9 @@ static const struct attribute_group mktme_attr_group = {
 
 static int __init mktme_init(void)
 {
+	struct shrinker *shrinker;
 	unsigned long algorithms;
+	unsigned int cpu;
 	int ret;
 
 	if (!mktme_keyid_mask)
@@ -1618,10 +1825,23 @@ static int __init mktme_init(void)
 	if (!mktme_keyids || !mktme_key_table || !mktme_wq)
 		goto fail;
 
+	for_each_possible_cpu(cpu) {
+		struct mktme_kept *kept = per_cpu_ptr(&mktme_kept, cpu);
+
+		spin_lock_init(&kept->lock);
+		INIT_LIST_HEAD(&kept->pages);
+	}
+
+	shrinker = shrinker_alloc(0, "mktme-kept");
+	if (!shrinker)
+		goto fail;
+	shrinker->count_objects = count_kept;
+	shrinker->scan_objects = shrink_kept;
+
 	ret = percpu_ref_init(&mktme_erased_key.ref, mktme_key_release, 0,
 			      GFP_KERNEL);
 	if (ret)
-		goto fail;
+		goto fail_shrinker;
 	ret = -ENOMEM;
 	mktme_kobj = kobject_create_and_add("mktme", mm_kobj);
 	mktme_keyids_kobj = kobject_create_and_add("keyids", mktme_kobj);
@@ -1637,6 +1857,7 @@ static int __init mktme_init(void)
 	hotplug_memory_notifier(mktme_memory_callback, DEFAULT_CALLBACK_PRI);
 	register_syscore(&mktme_syscore);
 	misc_cg_set_capacity(MISC_CG_RES_MKTME, mktme_max_keyid);
+	shrinker_register(shrinker);
 
 	static_branch_enable(&mktme_enabled_key);
 	pr_info("%u KeyIDs\n", mktme_max_keyid);
@@ -1646,6 +1867,8 @@ fail_sysfs:
 	kobject_put(mktme_keyids_kobj);
 	kobject_put(mktme_kobj);
 	percpu_ref_exit(&mktme_erased_key.ref);
+fail_shrinker:
+	shrinker_free(shrinker);
 fail:
 	if (mktme_wq)
 		destroy_workqueue(mktme_wq);
