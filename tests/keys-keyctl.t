@@ -4,7 +4,6 @@
 # them what it does with keys of other types, or is refused; who is given a key may
 # use it, and nothing more.
 . "$(dirname "$0")/lib.sh"
-kernel=${KERNEL:-$TOP/build/linux/out/vmlinux}
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/usekey
 
 cat >"$T/script" <<'GUEST'
@@ -176,7 +175,7 @@ keyctl clear @u
 is "all KeyIDs are back" "$(falls_to 0)" 0
 is "the emulator has none" "$(host qmp query-mktme | grep -c '"keyid"')" 0
 GUEST
-guest --kernel "$kernel" --cache strict --add "$T/script:/script" -- 'sh /script' >"$T/o" 2>"$T/e" || diag <"$T/e"
+guest --cache strict --add "$T/script:/script" -- 'sh /script' >"$T/o" 2>"$T/e" || diag <"$T/e"
 while read -r how what; do
 	case $how in
 	ok) pass "$what" ;;

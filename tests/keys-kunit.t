@@ -3,11 +3,10 @@
 # The KUnit tests: the payload's parser, the allocator of KeyIDs, what PCONFIG is
 # given, the page table helpers.
 . "$(dirname "$0")/lib.sh"
-kernel=${KERNEL:-$TOP/build/linux/out/vmlinux}
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64
 
 # Built in, and run at boot only if asked to
-guest --kernel "$kernel" --cache strict --sockets 2 --append 'kunit.enable=1' -- '
+guest --cache strict --sockets 2 --append 'kunit.enable=1' -- '
 dmesg | sed "s/^\[[^]]*\] //" | grep -E "^ *(not )?ok |^ *# (mktme|Totals)"
 cat /sys/kernel/mm/mktme/keyids_in_use' >"$T/o" 2>"$T/e" || diag <"$T/e"
 for suite in mktme mktme_keys; do

@@ -16,7 +16,7 @@ add() { keyctl add mktme $1 "${2:-type=cpu algorithm=aes-xts-128}" @u 2>&1 >/dev
 USER="type=user algorithm=aes-xts-128 key=000102030405060708090a0b0c0d0e0f tweak=101112131415161718191a1b1c1d1e1f"
 '
 in_guest() { # OPTIONS... -- COMMAND
-	guest --kernel "$kernel" "$@" 2>"$T/e" || diag <"$T/e"
+	guest "$@" 2>"$T/e" || diag <"$T/e"
 }
 
 for s in 1 2 4; do

@@ -3,10 +3,9 @@
 # PCONFIG that fails: retried with a bound, the other package rolled back, the
 # KeyID free again; and what can't be cleared is never used again.
 . "$(dirname "$0")/lib.sh"
-kernel=${KERNEL:-$TOP/build/linux/out/vmlinux}
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64
 
-guest --kernel "$kernel" --sockets 2 -- '
+guest --sockets 2 -- '
 in_use() { cat /sys/kernel/mm/mktme/keyids_in_use; }
 fail() { host qmp mktme-inject-failure "{\"failure\":\"$1\",\"package\":$2,\"count\":$3}" >/dev/null; }
 # KeyIDs come back a moment later

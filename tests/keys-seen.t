@@ -4,7 +4,6 @@
 # their order, and the files of /sys/kernel/mm/mktme/, each described in the ABI's
 # documentation, those of each KeyID for root alone.
 . "$(dirname "$0")/lib.sh"
-kernel=${KERNEL:-$TOP/build/linux/out/vmlinux}
 abi=$TOP/build/linux/src/Documentation/ABI/testing/sysfs-kernel-mm-mktme
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/usekey
 
@@ -30,7 +29,7 @@ grep -v '^used\|^kept\|^sigbus' /tmp/out
 sed -n 's/.* \(mktme_[a-z]*: .*\)/trace \1/p' /sys/kernel/tracing/trace | sed 's/start=[^ ]*/start=X/'
 ls $mm/keyids | wc -l
 GUEST
-guest --kernel "$kernel" --cache strict --sockets 2 --add "$T/script:/script" -- 'sh /script' >"$T/o" 2>"$T/e" || diag <"$T/e"
+guest --cache strict --sockets 2 --add "$T/script:/script" -- 'sh /script' >"$T/o" 2>"$T/e" || diag <"$T/e"
 is "the events, of making, using, rotating and erasing a key, and of one that fails" "$(sed -n 's/^trace mktme_//p' "$T/o")" \
 "reserve: keyid=1
 program: keyid=1 cpu=0 type=cpu ret=0

@@ -192,6 +192,87 @@ static void faults(void)
 }
 
 /* How often are pages flushed that go back to the key they had? */
+/* Nothing to count, but something to look at: $KEYS keys, each with its KeyID */
+static void memory(void)
+{
+	static const char payload[] = "type=cpu algorithm=aes-xts-128";
+	int n = atoi(getenv("KEYS") ?: "0");
+	char name[16];
+
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "key%d", i);
+		if (add_key("mktme", name, payload, strlen(payload), KEY_SPEC_USER_KEYRING) < 0)
+			err(1, "add_key, after %d", i);
+	}
+}
+
+/*
+ * $CPUS processes, a CPU each, touch and free at once: under no key, under KEY, or each
+ * under one of its own, by $UNDER: none, one, many.  For /proc/lock_stat.
+ */
+static void scale(void)
+{
+	static const char payload[] = "type=cpu algorithm=aes-xts-128";
+	int n = atoi(getenv("CPUS") ?: "1"), ready[2], go[2];
+	const char *under = getenv("UNDER") ?: "none";
+	const size_t len = 4 * HUGE;
+	char c;
+
+	if (pipe(ready) || pipe(go))
+		err(1, "pipe");
+	for (int i = 0; i < n; i++) {
+		cpu_set_t cpu;
+		char name[16], *p;
+
+		snprintf(name, sizeof(name), "key%d", i);
+		if (!strcmp(under, "many"))
+			key = add_key("mktme", name, payload, strlen(payload), KEY_SPEC_USER_KEYRING);
+		else if (!strcmp(under, "none"))
+			key = 0;
+		if (key < 0)
+			err(1, "add_key");
+		if (fork())
+			continue;
+		CPU_ZERO(&cpu);
+		CPU_SET(i, &cpu);
+		if (sched_setaffinity(0, sizeof(cpu), &cpu))
+			err(1, "sched_setaffinity");
+		p = map(len, MADV_NOHUGEPAGE);
+		close(go[1]);
+		if (write(ready[1], "", 1) != 1 || read(go[0], &c, 1))
+			err(1, "pipe");
+		for (int t = 0; t < TIMES; t++) {
+			touch(p, len, PAGE);
+			madvise(p, len, MADV_DONTNEED);
+		}
+		_exit(0);
+	}
+	for (int i = 0; i < n; i++)
+		if (read(ready[0], &c, 1) != 1)
+			err(1, "pipe");
+	if (system("echo 0 >/proc/lock_stat; echo 1 >/proc/sys/kernel/lock_stat"))
+		err(1, "lock_stat");
+	close(go[1]);
+	while (wait(NULL) > 0)
+		;
+	if (system("echo 0 >/proc/sys/kernel/lock_stat"))
+		err(1, "lock_stat");
+	printf("pages %zu\n", n * TIMES * len / PAGE);
+}
+
+/* For what a shell does between two calls, "point 0" and "point 1 LABEL" */
+static int point(int argc, char **argv)
+{
+	if (argc == 3 && !strcmp(argv[2], "0")) {
+		COUNT_POINT(0);
+	} else {
+		COUNT_POINT(1);
+		if (argc != 4 || puts(argv[3]) < 0)
+			errx(1, "bench point 0, or point 1 LABEL");
+	}
+	return 0;
+}
+
 static void churn(void)
 {
 	const size_t len = HUGE;
@@ -294,8 +375,11 @@ int main(int argc, char **argv)
 	} modes[] = {
 		{ "vmas", by_vmas }, { "size", by_size }, { "faults", faults }, { "churn", churn },
 		{ "access", access_to }, { "erase", erase }, { "keys", keys },
+		{ "memory", memory }, { "scale", scale },
 	};
 
+	if (argc > 1 && !strcmp(argv[1], "point"))
+		return point(argc, argv);
 	key = argc > 2 ? atoi(argv[2]) : 0;
 	key2 = argc > 3 ? atoi(argv[3]) : 0;
 	for (size_t i = 0; argc > 1 && i < sizeof(modes) / sizeof(modes[0]); i++) {
@@ -304,5 +388,5 @@ int main(int argc, char **argv)
 			return 0;
 		}
 	}
-	errx(1, "bench vmas|size|faults|churn|access|erase|keys [KEY KEY2]");
+	errx(1, "bench vmas|size|faults|churn|access|erase|keys|memory|scale [KEY KEY2]");
 }
