@@ -5,7 +5,8 @@
 # When one ends its KeyID is free and its key gone; the other does not notice.
 . "$(dirname "$0")/kvm.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/secret build/tools/xts
-mib=448 pages=64
+mib=$(ram 448) pages=64
+mib=${mib%M}
 
 "$TOP/vm/inner.py" "$T/inner" || exit 1
 known_key a

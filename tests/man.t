@@ -23,4 +23,16 @@ sed -n '/^\.EX/,/^\.EE/{s/^# //p}' "$TOP/docs/man/mktme.7" | sed 's/\\-/-/g' >"$
 is "mktme.7: keyctl lines" "$(wc -l <"$T/lines")" 3
 is "run as written" "$(guest --cache strict --add "$T/lines:/lines" -- '
 	sed -i "s/274713372/\$key/; 1s/\(.*\)/key=\$(\1)/; s/\$/ || exit 1/" /lines; . /lines; echo done' 2>&1)" "done"
+
+# The administrator's guide: its lines, in their order
+sed -n 's/^  # //p' "$TOP/linux/Documentation/arch/x86/mktme/admin.rst" | sed 's,/proc/1234/,/proc/$tenant/,' >"$T/admin"
+is "admin.rst: lines" "$(wc -l <"$T/admin")" 9
+like "run as written" "$(guest --cache strict --add "$T/admin:/admin" -- '
+	mkdir -p /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup; mkdir /sys/fs/cgroup/tenant
+	sed -i "s/\$/ || exit 1/; s/\(#.*\)\( || exit 1\)/\2/" /admin
+	sleep 1000 & tenant=$!
+	# Nothing of that is under a key
+	sed -i "/smaps/s/|| exit 1/\&\& exit 1/" /admin
+	. /admin; echo done; cat /sys/fs/cgroup/tenant/misc.max; keyctl describe $key' 2>&1 | tail -3 | tr '\n' ' ')" \
+	'^done mktme 8 [0-9]+: alswrv-ls-rv-+  1000 +0 mktme: vm1 $'
 done_testing

@@ -30,7 +30,8 @@ mm_guest swap -- "$pressure"
 is 'swap: secrets on the device' "$(count "$T/swap" "$secret")" 0
 ok 'swap: what is no secret is there' [ "$(count "$T/swap" "$public")" -gt 10000 ]
 
-# zswap keeps its pages in DRAM, compressed, under no key: look at all of DRAM
+# zswap keeps its pages in DRAM, compressed, under no key: that none of the key's comes
+# there is told by smaps, in mm_stay
 disks
 mm_guest zswap --memory 512M -- "
 	echo Y >/sys/module/zswap/parameters/enabled || exit

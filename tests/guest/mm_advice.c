@@ -223,7 +223,8 @@ static void ksm(void)
 static int uffd_on(void *p, size_t len, uint64_t mode)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features =
-		UFFD_FEATURE_PAGEFAULT_FLAG_WP | FEATURE_MOVE };
+		UFFD_FEATURE_PAGEFAULT_FLAG_WP | FEATURE_MOVE |
+		UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_MINOR_HUGETLBFS };
 	struct uffdio_register reg = { { (uintptr_t)p, len }, mode };
 	int fd = syscall(__NR_userfaultfd, O_CLOEXEC);
 
@@ -316,9 +317,78 @@ static void userfault(void)
 	fd = uffd_on(p, HUGE, UFFDIO_REGISTER_MODE_MISSING);
 	works("UFFDIO_MOVE of a huge page", uffd_move(fd, p, from, HUGE));
 	check("UFFDIO_MOVE of a huge page", p, HUGE, 1000, A);
+	madvise(p, HUGE, MADV_DONTNEED);
+	put_under(from, HUGE, B);
+	madvise(from, HUGE, MADV_HUGEPAGE);
+	fill(from, HUGE, 1000);
+	fails("UFFDIO_MOVE of a huge page from another key", EINVAL, uffd_move(fd, p, from, HUGE));
+	check("the huge page that was not moved", from, HUGE, 1000, B);
 	close(fd);
 	munmap(p, HUGE);
 	munmap(from, HUGE);
+}
+
+/* A write by another thread is seen, goes on, and is taken back */
+static void write_protected(const char *what, int fd, char *p)
+{
+	struct uffdio_writeprotect wp = { { (uintptr_t)p, HUGE }, 0 };
+	struct pollfd poll_fd = { fd, POLLIN };
+	struct uffd_msg msg = { };
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, write_one, p);
+	result(poll(&poll_fd, 1, 10000) == 1 && read(fd, &msg, sizeof(msg)) == sizeof(msg) &&
+	       msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP, "%s: the write is seen", what);
+	ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
+	pthread_join(thread, NULL);
+	write_one(p);
+}
+
+static void userfault_hugetlb(void)
+{
+	struct uffdio_writeprotect wp = { { 0, HUGE }, UFFDIO_WRITEPROTECT_MODE_WP };
+	struct uffdio_continue cont = { { 0, HUGE }, 0, 0 };
+	char *p, *shared;
+	int fd, file;
+
+	write_to("/proc/sys/vm/nr_hugepages", "6");
+	p = mmap(NULL, HUGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (p == MAP_FAILED)
+		err(1, "huge pages of hugetlbfs");
+	put_under(p, HUGE, A);
+	fill(p, HUGE, 1);
+	fd = uffd_on(p, HUGE, UFFDIO_REGISTER_MODE_WP);
+	wp.range.start = (uintptr_t)p;
+	works("hugetlb: UFFDIO_WRITEPROTECT", ioctl(fd, UFFDIO_WRITEPROTECT, &wp));
+	write_protected("hugetlb", fd, p);
+	check("hugetlb, written", p, HUGE, 1, A);
+	ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
+	put_under(p, HUGE, B);
+	write_protected("hugetlb, write-protected, then under another key", fd, p);
+	check("hugetlb, likewise", p, HUGE, 1, B);
+	close(fd);
+	munmap(p, HUGE);
+
+	/* The file's page is under no key, and can't be mapped where one is. */
+	file = memfd_create("huge", MFD_HUGETLB);
+	if (ftruncate(file, HUGE))
+		err(1, "ftruncate");
+	shared = mmap(NULL, HUGE, RW, MAP_SHARED, file, 0);
+	p = mmap(NULL, HUGE, RW, MAP_PRIVATE, file, 0);
+	if (shared == MAP_FAILED || p == MAP_FAILED)
+		err(1, "huge pages of a memfd");
+	fill(shared, HUGE, 3000);
+	put_under(p, HUGE, A);
+	fd = uffd_on(p, HUGE, UFFDIO_REGISTER_MODE_MINOR);
+	cont.range.start = (uintptr_t)p;
+	fails("hugetlb: UFFDIO_CONTINUE", EINVAL, ioctl(fd, UFFDIO_CONTINUE, &cont));
+	close(fd);
+	check("the file's page, copied", p, HUGE, 3000, A);
+	check("the file's page", shared, HUGE, 3000, NONE);
+	munmap(p, HUGE);
+	munmap(shared, HUGE);
+	close(file);
+	write_to("/proc/sys/vm/nr_hugepages", "0");
 }
 
 static bool wait_huge(void *p, long kb)
@@ -429,6 +499,7 @@ int main(int argc, char **argv)
 		{ "locks", locks },
 		{ "ksm", ksm },
 		{ "userfault", userfault },
+		{ "userfault-hugetlb", userfault_hugetlb },
 		{ "collapse", collapse },
 		{ "sizes", sizes },
 	};

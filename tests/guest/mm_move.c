@@ -243,6 +243,30 @@ static void hotplug(void)
 	       "no page is left there");
 	check("moved out of memory that went offline", p, len, 7000, A);
 	check("likewise, huge", huge, 2 * HUGE, 90000, B);
+	/* It comes back, and is used again */
+	good = true;
+	for (unsigned long i = 0; i < n; i++)
+		good &= block_state(first + i, "online_movable");
+	result(good, "it comes online again");
+	kept = map(512 << 20);
+	madvise(kept, 512 << 20, MADV_NOHUGEPAGE);
+	put_under(kept, 512 << 20, B);
+	in = 0;
+	for (size_t i = 0; i < 512 << 20 && in < 8; i += PAGE) {
+		*(volatile char *)(kept + i) = 0;
+		if (pfn(kept + i) < start || pfn(kept + i) >= end)
+			continue;
+		put_page(kept + i, 200000 + in);
+		if (in % 4 == 0)
+			check("a page of it", kept + i, PAGE, 200000 + in, B);
+		in++;
+	}
+	result(in == 8, "it has pages under keys again");
+	munmap(kept, 512 << 20);
+	good = true;
+	for (unsigned long i = 0; i < n; i++)
+		good &= block_state(first + i, "offline");
+	result(good, "it goes offline again");
 	result(host("qmp device_del {\"id\":\"dimm\"}"), "it is pulled out");
 	usleep(500000);
 	result(filled(p, len, 7000) && filled(huge, 2 * HUGE, 90000),
@@ -285,6 +309,52 @@ static int new_key(const char *name)
 
 	return syscall(__NR_add_key, "mktme", name, payload, strlen(payload),
 		       -4 /* KEY_SPEC_USER_KEYRING */);
+}
+
+/* A hardware error in a page of a huge one: what is lost, and that the key is not held */
+static void broken_huge(const char *what, bool hugetlb)
+{
+	long in_use = keyids_in_use(), bytes = encrypted_bytes();
+	int key = new_key(what), status;
+	pid_t pid;
+
+	if (hugetlb)
+		write_to("/proc/sys/vm/nr_hugepages", "4");
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		char *q = hugetlb ? mmap(NULL, 2 * HUGE, RW, MAP_PRIVATE | MAP_ANONYMOUS |
+					 MAP_HUGETLB, -1, 0) : map_huge(2 * HUGE);
+
+		if (q == MAP_FAILED)
+			_exit(1);
+		if (!hugetlb)
+			madvise(q, 2 * HUGE, MADV_HUGEPAGE);
+		if (encrypt_mprotect(q, 2 * HUGE, RW, key))
+			_exit(2);
+		fill(q, 2 * HUGE, 600);
+		signal_here();
+		if (!sigsetjmp(bus, 1) && madvise(q + 5 * PAGE, PAGE, MADV_HWPOISON))
+			_exit(3);
+		if (!poisoned(q + 5 * PAGE) || !filled(q + HUGE, HUGE, 600 + 512))
+			_exit(4);
+		/* One of hugetlbfs goes as a whole */
+		if (!hugetlb && (!filled(q, 5 * PAGE, 600) ||
+				 !filled(q + 6 * PAGE, HUGE - 6 * PAGE, 606)))
+			_exit(5);
+		if (encrypt_mprotect(q + HUGE, HUGE, RW, serial[B]) ||
+		    !filled(q + HUGE, HUGE, 600 + 512))
+			_exit(6);
+		_exit(0);
+	}
+	waitpid(pid, &status, 0);
+	result(!status, "hard offline, %s: SIGBUS there, the rest is right", what);
+	if (status)
+		printf("# status %#x\n", status);
+	syscall(__NR_keyctl, 9 /* KEYCTL_UNLINK */, key, -4);
+	result(keyids_fall_to(in_use) && encrypted_bytes() == bytes, "%s: it has left its key", what);
+	if (hugetlb)
+		write_to("/proc/sys/vm/nr_hugepages", "0");
 }
 
 static void broken(void)
@@ -368,6 +438,8 @@ static void broken(void)
 	result(keyids_in_use() == in_use && encrypted_bytes() == bytes,
 	       "and leaves it no second time");
 	munmap(p, LEN);
+	broken_huge("a huge page", false);
+	broken_huge("one of hugetlbfs", true);
 }
 
 int main(int argc, char **argv)
