@@ -12,7 +12,7 @@ mib=${mib%M}
 known_key a
 known_key b
 
-guest --memory ${mib}M --smp 1 --cache strict --mktme tme-bypass=on --out "$T" --add "$T/inner:/inner" \
+guest --memory "${mib}M" --smp 1 --cache strict --mktme tme-bypass=on --out "$T" --add "$T/inner:/inner" \
 	--add "$T/keys:/keys" --add "$TOP/demo/guests.sh:/guests.sh" -- "mib=$mib pages=$pages sh /guests.sh" >"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err" >&2
