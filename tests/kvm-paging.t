@@ -34,7 +34,11 @@ echo "rotated $(kept g)"
 # They are where the CPU was on which the guest touched them first
 /tests/migrate $qemu 1 0
 before=$(pa g $(cat /run/g.secret))
-/tests/migrate $qemu 0 1
+# A page that is in use at that moment stays
+for try in 1 2 3 4 5; do
+	/tests/migrate $qemu 0 1
+	[ $before = $(pa g $(cat /run/g.secret)) ] || break
+done
 [ $before = $(pa g $(cat /run/g.secret)) ] && echo "moved no" || echo "moved yes"
 echo "moved-kept $(kept g)"
 echo 1 >/proc/sys/vm/compact_memory
