@@ -4,7 +4,8 @@
 # holds what OpenSSL makes of it with that key, and nothing of it in plaintext.
 . "$(dirname "$0")/kvm.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/secret build/tools/xts
-mib=384 pages=64
+mib=$(ram 384) pages=64
+mib=${mib%M}
 "$TOP/vm/inner.py" "$T/inner" || exit 1
 known_key g
 
@@ -21,7 +22,7 @@ host dump 0 $((mib << 20)) all
 echo "kept $(kept g)"
 stop g
 EOF
-guest --memory ${mib}M --smp 1 --cache strict --mktme tme-bypass=on --out "$T" --add "$T/inner:/inner" \
+guest --memory "${mib}M" --smp 1 --cache strict --mktme tme-bypass=on --out "$T" --add "$T/inner:/inner" \
 	--add "$T/keys:/keys" --add "$T/script:/script" -- "mib=$mib pages=$pages sh /script" >"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err" >&2
