@@ -9,7 +9,7 @@ kernel=${KERNEL:-$TOP/build/linux/out/vmlinux}
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/erasecost
 
 # icount: a nanosecond of the guest's time is an instruction
-"$TOP/vm/boot" --kernel "$kernel" --cache report --smp 1 --memory "$(ram 1024)" --exec '
+"$TOP/vm/boot" --kernel "$kernel" --cache report --smp 1 --memory "$(ram 1024)M" --exec '
 	# Huge pages while there are some; what was erased is to be free again
 	for pages in huge huge huge huge small small; do for mib in 32 128; do
 		erasecost $pages $mib

@@ -26,10 +26,10 @@ online() { # NODE: what of it is or comes online, or the error
 says() { dmesg | sed -n "s/.*x86.mktme: //p" | tail -1; }
 '
 # Node 1 has no CPU; slots for memory on both
-m=$(ram 256)
+m=$(ram 256)M
 nodes=(-m "$m,slots=2,maxmem=4G" -object "memory-backend-ram,id=r0,size=$m"
 	-numa "node,nodeid=0,memdev=r0,cpus=0-1" -numa "node,nodeid=1")
-boot() { "$TOP/vm/boot" --kernel "$kernel" --cache strict --memory "$(ram 512)" --exec "$common$1" -- "${nodes[@]}" >"$T/o" 2>"$T/e" || diag <"$T/e"; cat "$T/o"; }
+boot() { "$TOP/vm/boot" --kernel "$kernel" --cache strict --memory "$(ram 512)M" --exec "$common$1" -- "${nodes[@]}" >"$T/o" 2>"$T/e" || diag <"$T/e"; cat "$T/o"; }
 
 out=$(boot 'add k; plug 0; online 0; add k2; echo "in use: $(in_use)"
 	hog $((270 << 20)) $(keyctl search @u mktme k)

@@ -18,15 +18,14 @@ for name, secret in ("key", key), ("tweak", tweak):
         if half.hex().encode() in memory:
             print(name, "digits")
 PY
-ram=256	# MiB: all of it is dumped
-[ -z "${KERNEL:-}" ] || ram=1024	# one with debugging aids needs more
+mib=$(ram 256)	# all of it is dumped
 # found COMMAND [OPTIONS]...: what of the key is in memory after the command
 found() {
 	local command=$1
 	shift
 	rm -f "$T/memory"
-	guest --memory ${ram}M --mktme tme-bypass=on --out "$T" "$@" -- \
-		"$command && sleep 1 && host dump 0x100000 $(((ram - 1) << 20)) memory" >"$T/o" 2>&1 || { cat "$T/o"; return; }
+	guest --memory "${mib}M" --mktme tme-bypass=on --out "$T" "$@" -- \
+		"$command && sleep 1 && host dump 0x100000 $(((mib - 1) << 20)) memory" >"$T/o" 2>&1 || { cat "$T/o"; return; }
 	[ -s "$T/memory" ] || { echo "no dump"; return; }
 	python3 "$T/find" "$T/memory" | sort -u | tr '\n' ' '
 }

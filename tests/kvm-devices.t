@@ -49,7 +49,7 @@ for aio in threads io_uring; do
 done
 EOF
 truncate -s 32M "$T/disk"
-"$TOP/vm/boot" --memory "$(ram 512)" --smp 1 --cache strict --add "$T/inner:/inner" --add "$T/script:/script" --add "$T/fs:/fs" \
+"$TOP/vm/boot" --memory "$(ram 512)M" --smp 1 --cache strict --add "$T/inner:/inner" --add "$T/script:/script" --add "$T/fs:/fs" \
 	--exec "sh /script" -- -drive "file=$T/disk,format=raw,if=none,id=disk" -device virtio-blk-pci,drive=disk \
 	>"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0

@@ -61,7 +61,7 @@ stop g
 until [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 0 ]; do usleep 50000; done
 echo "end 0"
 EOF
-guest --memory "$(ram 768)" --smp 1 --cache strict --add "$T/inner:/inner" --add "$T/script:/script" -- "sh /script" \
+guest --memory "$(ram 768)M" --smp 1 --cache strict --add "$T/inner:/inner" --add "$T/script:/script" -- "sh /script" \
 	>"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err" >&2

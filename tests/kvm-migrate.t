@@ -49,7 +49,7 @@ echo "kept $(kept b)"
 say b "$(tr '\n' ' ' </check)"
 stop b
 EOF
-guest --memory "$(ram 512)" --smp 1 --cache strict --add "$T/inner:/inner" --add "$T/script:/script" \
+guest --memory "$(ram 512)M" --smp 1 --cache strict --add "$T/inner:/inner" --add "$T/script:/script" \
 	--add "$T/writer:/writer" --add "$T/check:/check" -- "sh /script" >"$T/said" 2>"$T/err"
 is "the guest's part" "$?" 0
 [ ! -s "$T/err" ] || diag <"$T/err" >&2

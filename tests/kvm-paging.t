@@ -51,7 +51,7 @@ mode() { # NAME WANTED THP [BACKEND HUGE-PAGES]
 	local env="thp=$3 INNER_BACKEND=${4:-} huge=${5:-0}" from_pool=0
 	[ ! "${5:-}" ] || from_pool=65536
 	echo "# $1"
-	guest --sockets 2 --smp 2 --memory "$(ram 768)" --cache strict --append "kvm_amd.npt=${npt:-1}" --add "$T/inner:/inner" --add "$T/script:/script" \
+	guest --sockets 2 --smp 2 --memory "$(ram 768)M" --cache strict --append "kvm_amd.npt=${npt:-1}" --add "$T/inner:/inner" --add "$T/script:/script" \
 		-- "$env sh /script" >"$T/said" 2>"$T/err"
 	is "$1: the guest's part" "$?" 0
 	[ ! -s "$T/err" ] || diag <"$T/err" >&2

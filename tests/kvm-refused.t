@@ -52,7 +52,7 @@ while [ $((i += 1)) -le $total ]; do keyctl add mktme f$i type=no-encrypt @u >/d
 try none-left -object $cpu -object $ram
 EOF
 run() { # OPTIONS -- SCRIPT
-	guest --smp 1 --memory "$(ram 512)" --add "$T/inner:/inner" --add "$T/try.sh:/try.sh" "$@" 2>"$T/err"
+	guest --smp 1 --memory "$(ram 512)M" --add "$T/inner:/inner" --add "$T/try.sh:/try.sh" "$@" 2>"$T/err"
 	[ ! -s "$T/err" ] || diag <"$T/err"
 }
 refusal() { like "$1" "$(said "$2")" "^1 (-object [^ ]*: )?$3"; }

@@ -5,7 +5,6 @@
 . "$(dirname "$0")/kvm.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/secret build/tools/xts
 mib=$(ram 384) pages=64
-mib=${mib%M}
 "$TOP/vm/inner.py" "$T/inner" || exit 1
 known_key g
 

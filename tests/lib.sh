@@ -88,8 +88,8 @@ guest() {
 	"$TOP/vm/boot" "${opts[@]}" --exec "$*"
 }
 
-# ram MIB: so much for the kernel that is tested, more for one with debugging aids
-ram() { [ -z "${KERNEL:-}" ] && echo "$1M" || echo "$(($1 + 1536))M"; }
+# ram MIB: so many for the kernel that is tested, more for one with debugging aids
+ram() { [ -z "${KERNEL:-}" ] && echo "$1" || echo $(($1 + 1536)); }
 
 # said WHAT: what comes after it on lines of $T/said, where a test has put a guest's output
 said() { sed -n "s/^$1 //p" "$T/said"; }

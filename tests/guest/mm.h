@@ -25,6 +25,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <linux/keyctl.h>
 #include <linux/mktme.h>
 
 #define PAGE	4096UL
@@ -324,6 +325,34 @@ static inline bool keyids_fall_to(long want)
 	}
 	printf("# %ld KeyIDs are in use\n", keyids_in_use());
 	return false;
+}
+
+/* Of type=cpu, in the user keyring, without a mapping yet */
+static inline int new_key(void)
+{
+	static const char payload[] = "type=cpu algorithm=aes-xts-128";
+	static int n;
+	char name[20];
+	int key;
+
+	snprintf(name, sizeof(name), "new%d", n++);
+	/* Keys that are unlinked go when the keys' garbage collector comes to them. */
+	for (int i = 0; i < 1000; i++) {
+		key = syscall(__NR_add_key, "mktme", name, payload, sizeof(payload) - 1,
+			      KEY_SPEC_USER_KEYRING);
+		if (key >= 0 || errno != ENOSPC)
+			break;
+		usleep(10000);
+	}
+	if (key < 0)
+		err(1, "add_key");
+	return key;
+}
+
+static inline void unlink_key(int key)
+{
+	if (syscall(__NR_keyctl, KEYCTL_UNLINK, key, KEY_SPEC_USER_KEYRING))
+		err(1, "keyctl unlink");
 }
 
 static inline long encrypted_bytes(void)

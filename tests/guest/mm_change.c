@@ -191,14 +191,11 @@ static bool executable(void *p)
  */
 static void undo(void)
 {
-	static const char payload[] = "type=cpu algorithm=aes-xts-128";
 	const size_t part = 2 * HUGE;
-	int other = syscall(SYS_add_key, "mktme", "other", payload, strlen(payload), -4 /* @u */);
+	int other = new_key();
 	int undone = 0, wrong = 0, tries;
 	pthread_t thread;
 
-	if (other < 0)
-		err(1, "add_key");
 	range_len = 3 * part;
 	range = map_huge(range_len);
 	madvise(range, HUGE, MADV_NOHUGEPAGE);
@@ -239,7 +236,7 @@ static void undo(void)
 	check("undone", range + part, part, 1 + part / PAGE, B);
 	check("undone", range + 2 * part, part, 1 + 2 * part / PAGE, NONE);
 	munmap(range, range_len);
-	syscall(SYS_keyctl, 9 /* KEYCTL_UNLINK */, other, -4);
+	unlink_key(other);
 }
 
 int main(int argc, char **argv)

@@ -3,7 +3,6 @@
  * mm_kept: pages that are freed under a key and return to it.  For each line
  * "flushes N WHAT" tools/insns.c has counted something: N is what it should be.
  */
-#include <linux/keyctl.h>
 #include "count.h"
 #include "mm.h"
 
@@ -28,8 +27,7 @@ static void let_go(char *p, size_t len)
 
 static void end_of(int key, long in_use)
 {
-	if (syscall(SYS_keyctl, KEYCTL_UNLINK, serial[key], KEY_SPEC_USER_KEYRING))
-		err(1, "keyctl unlink");
+	unlink_key(serial[key]);
 	result(keyids_fall_to(in_use - 1), "its KeyID comes back");
 }
 

@@ -14,27 +14,6 @@
 
 static long in_use, bytes;
 
-static int new_key(void)
-{
-	static const char payload[] = "type=cpu algorithm=aes-xts-128";
-	static int n;
-	char name[20];
-	int key;
-
-	snprintf(name, sizeof(name), "life%d", n++);
-	/* Keys that are unlinked go when the keys' garbage collector comes to them. */
-	for (int i = 0; i < 1000; i++) {
-		key = syscall(__NR_add_key, "mktme", name, payload, sizeof(payload) - 1,
-			      KEY_SPEC_USER_KEYRING);
-		if (key >= 0 || errno != ENOSPC)
-			break;
-		usleep(10000);
-	}
-	if (key < 0)
-		err(1, "add_key");
-	return key;
-}
-
 static void under(void *p, size_t len, int key)
 {
 	if (encrypt_mprotect(p, len, RW, key))
@@ -50,13 +29,13 @@ static void end_key(int key, int way)
 	case REVOKE:
 		syscall(__NR_keyctl, KEYCTL_REVOKE, key);
 		/* A revoked key is still there, and so is its KeyID. */
-		syscall(__NR_keyctl, KEYCTL_UNLINK, key, KEY_SPEC_USER_KEYRING);
+		unlink_key(key);
 		break;
 	case INVALIDATE:
 		syscall(__NR_keyctl, KEYCTL_INVALIDATE, key);
 		break;
 	case UNLINK:
-		syscall(__NR_keyctl, KEYCTL_UNLINK, key, KEY_SPEC_USER_KEYRING);
+		unlink_key(key);
 		break;
 	}
 }

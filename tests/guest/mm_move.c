@@ -161,12 +161,16 @@ static void balancing(void)
 	munmap(q, HUGE);
 }
 
-static bool block_state(unsigned long block, const char *state)
+static bool set_blocks(unsigned long first, unsigned long n, const char *state)
 {
+	bool good = true;
 	char path[80];
 
-	snprintf(path, sizeof(path), "/sys/devices/system/memory/memory%lu/state", block);
-	return write_to(path, "%s", state);
+	for (unsigned long i = first; i < first + n; i++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/memory/memory%lu/state", i);
+		good &= write_to(path, "%s", state);
+	}
+	return good;
 }
 
 /* Memory that is plugged in, has pages under keys, and is pulled out again */
@@ -175,7 +179,6 @@ static void hotplug(void)
 	unsigned long block, first = 0, n = 0, in = 0, start, end;
 	char *p, *huge, *kept, path[80];
 	size_t len = 32 << 20;
-	bool good = true;
 	FILE *f = fopen("/sys/devices/system/memory/block_size_bytes", "r");
 
 	fscanf(f, "%lx", &block);
@@ -200,10 +203,8 @@ static void hotplug(void)
 	result(n, "the kernel has seen it");
 	printf("# %lu blocks of %#lx from %lu\n", n, block, first);
 	usleep(300000);
-	for (unsigned long i = 0; i < 256 * (1 << 20) / block; i++)
-		good &= block_state(first + i, "online_movable");
-	result(good, "it is online");
 	n = 256 * (1 << 20) / block;
+	result(set_blocks(first, n, "online_movable"), "it is online");
 	start = first * block / PAGE;
 	end = (first + n) * block / PAGE;
 
@@ -232,10 +233,7 @@ static void hotplug(void)
 	result(in, "and pages that are then freed");
 	munmap(kept, 64 * PAGE);
 
-	good = true;
-	for (unsigned long i = 0; i < n; i++)
-		good &= block_state(first + i, "offline");
-	result(good, "it goes offline");
+	result(set_blocks(first, n, "offline"), "it goes offline");
 	for (in = 0; in < len / PAGE; in++)
 		if (pfn(p + in * PAGE) >= start && pfn(p + in * PAGE) < end)
 			break;
@@ -244,10 +242,7 @@ static void hotplug(void)
 	check("moved out of memory that went offline", p, len, 7000, A);
 	check("likewise, huge", huge, 2 * HUGE, 90000, B);
 	/* It comes back, and is used again */
-	good = true;
-	for (unsigned long i = 0; i < n; i++)
-		good &= block_state(first + i, "online_movable");
-	result(good, "it comes online again");
+	result(set_blocks(first, n, "online_movable"), "it comes online again");
 	kept = map(512 << 20);
 	madvise(kept, 512 << 20, MADV_NOHUGEPAGE);
 	put_under(kept, 512 << 20, B);
@@ -263,10 +258,7 @@ static void hotplug(void)
 	}
 	result(in == 8, "it has pages under keys again");
 	munmap(kept, 512 << 20);
-	good = true;
-	for (unsigned long i = 0; i < n; i++)
-		good &= block_state(first + i, "offline");
-	result(good, "it goes offline again");
+	result(set_blocks(first, n, "offline"), "it goes offline again");
 	result(host("qmp device_del {\"id\":\"dimm\"}"), "it is pulled out");
 	usleep(500000);
 	result(filled(p, len, 7000) && filled(huge, 2 * HUGE, 90000),
@@ -303,19 +295,11 @@ static bool poisoned(void *p)
 	return bus_code == BUS_MCEERR_AR;
 }
 
-static int new_key(const char *name)
-{
-	const char *payload = "type=cpu algorithm=aes-xts-128";
-
-	return syscall(__NR_add_key, "mktme", name, payload, strlen(payload),
-		       -4 /* KEY_SPEC_USER_KEYRING */);
-}
-
 /* A hardware error in a page of a huge one: what is lost, and that the key is not held */
 static void broken_huge(const char *what, bool hugetlb)
 {
 	long in_use = keyids_in_use(), bytes = encrypted_bytes();
-	int key = new_key(what), status;
+	int key = new_key(), status;
 	pid_t pid;
 
 	if (hugetlb)
@@ -351,7 +335,7 @@ static void broken_huge(const char *what, bool hugetlb)
 	result(!status, "hard offline, %s: SIGBUS there, the rest is right", what);
 	if (status)
 		printf("# status %#x\n", status);
-	syscall(__NR_keyctl, 9 /* KEYCTL_UNLINK */, key, -4);
+	unlink_key(key);
 	result(keyids_fall_to(in_use) && encrypted_bytes() == bytes, "%s: it has left its key", what);
 	if (hugetlb)
 		write_to("/proc/sys/vm/nr_hugepages", "0");
@@ -385,7 +369,7 @@ static void broken(void)
 	/* Hard.  Under a key that is gone by the end. */
 	in_use = keyids_in_use();
 	bytes = encrypted_bytes();
-	key = new_key("broken");
+	key = new_key();
 	pid = fork();
 	if (!pid) {
 		char *q = map(LEN);
@@ -415,7 +399,7 @@ static void broken(void)
 	result(!status, "hard offline: SIGBUS there, and there only");
 	if (status)
 		printf("# status %#x\n", status);
-	syscall(__NR_keyctl, 9 /* KEYCTL_UNLINK */, key, -4);
+	unlink_key(key);
 	/* It is never freed, and still does not hold the KeyID. */
 	result(keyids_fall_to(in_use) && encrypted_bytes() == bytes,
 	       "the broken page has left its key");

@@ -13,7 +13,7 @@ is "make htmldocs" $? 0
 # Of that directory alone: what it links to elsewhere is not there
 is "without a warning" "$(grep -E 'WARNING|ERROR' "$T/log")" ""
 cp "$T/log" "$TOP/build/log/docs.log" 2>/dev/null
-for page in index overview keys encrypt_mprotect security; do
+for page in index overview keys encrypt_mprotect security admin emulator; do
 	ok "$page.html" test -s "$out/Documentation/output/arch/x86/mktme/$page.html" -o \
 		-s "$out/Documentation/output/mktme/$page.html"
 done

@@ -1607,7 +1607,7 @@ static int mktme_memory_callback(struct notifier_block *nb, unsigned long action
 
 	/* No page of the range is kept from here on. */
 	if (action == MEM_GOING_OFFLINE)
-		mktme_drain_kept(NULL);
+		drain_kept(NULL, NULL);
 	if (action != MEM_GOING_ONLINE && action != MEM_ONLINE &&
 	    action != MEM_CANCEL_ONLINE)
 		return NOTIFY_OK;
