@@ -718,8 +718,8 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 			  unsigned long end, unsigned long prot,
 			  struct mktme_key *key, void *buf)
 {
-	struct rekey rk = { .key = key, .buf = buf };
 	VMA_ITERATOR(vmi, mm, start);
+	struct rekey rk = { .key = key, .buf = buf };
 	struct vm_area_struct *vma;
 	int ret;
 

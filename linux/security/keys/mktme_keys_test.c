@@ -78,4 +78,5 @@ static struct kunit_suite mktme_keys_test_suite = {
 	.init = mktme_keys_test_init,
 	.test_cases = mktme_keys_test_cases,
 };
+
 kunit_test_suite(mktme_keys_test_suite);

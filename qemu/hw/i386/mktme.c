@@ -202,7 +202,7 @@ struct X86MktmeState {
     QemuMutex lock;
     GPtrArray *stale;           /* of MktmeStaleLine */
     GArray *device_writes;      /* of MktmeDeviceWrite, till all vCPUs stop */
-    hwaddr told;                /* where a device's read that was told of ends */
+    hwaddr told;                /* end of a device's read that was told of */
     QEMUTimer *late_write;
     MktmeEvent event;
     QEMUBH *event_bh;

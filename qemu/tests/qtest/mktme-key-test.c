@@ -101,7 +101,8 @@ static void test_no_key(void)
             "expected: mktme-key");
     /* Not by an empty variable either is there memory without a key */
     refused(qts, "{ 'qom-type': 'memory-backend-ram', 'id': 'x',"
-                 "  'size': 1048576, 'mktme-key': '' }", "needs the ID of a key");
+                 "  'size': 1048576, 'mktme-key': '' }",
+                 "needs the ID of a key");
 
     qtest_quit(qts);
 }

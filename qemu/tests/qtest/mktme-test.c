@@ -1458,9 +1458,9 @@ static void start_ap(QTestState *qts, unsigned cpu)
 }
 
 /*
- * What a CPU does right after a device has written: fw_cfg is asked to over and
- * over by CPU 1, which goes on at once, while it takes CPU 0 a moment to come to
- * the stop in which the page comes into view.
+ * What a CPU does right after a device has written: fw_cfg is asked to over
+ * and over by CPU 1, which goes on at once, while it takes CPU 0 a moment to
+ * come to the stop in which the page comes into view.
  */
 static void test_dma_at_once(const void *mode)
 {

@@ -144,4 +144,5 @@ static struct kunit_suite mktme_test_suite = {
 	.init = mktme_test_init,
 	.test_cases = mktme_test_cases,
 };
+
 kunit_test_suite(mktme_test_suite);

@@ -93,7 +93,7 @@ FIXTURE_SETUP(held)
 	snprintf(self->hung_task, sizeof(self->hung_task), "%ld",
 		 read_sysfs(HUNG_TASK));
 	put_file(HUNG_TASK, "0");
-	strcpy(self->dir, "/tmp/mktme-held-XXXXXX");
+	snprintf(self->dir, sizeof(self->dir), "/tmp/mktme-held-XXXXXX");
 	self->h->fd = open_file(self->dir);
 	if (self->h->fd < 0)
 		SKIP(return, "needs mke2fs, a loop device and ext2");
