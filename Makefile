@@ -12,8 +12,8 @@ J ?= 2
 FLAVOUR ?= cloud-amd64
 export FLAVOUR
 
-.PHONY: help run test keyutils-check selftests-compare cost-check huge-check kunit-check docs-check bench \
-	deb deb-check shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-qemu \
+.PHONY: help run test keyutils-check selftests-compare cost-check huge-check kunit-check docs-check sparse-check bench \
+	deb deb-check shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-source stock-qemu \
 	linux-source qemu-source deps test-deps refresh check bases bisect-check series lint clean distclean
 
 help:
@@ -26,6 +26,8 @@ help:
 	@echo 'make deb-check      installs these in a Debian, and boots that'
 	@echo 'make huge-check     huge pages of 1G under a key'
 	@echo "make kunit-check    the KUnit tests by the kernel's own tool, kunit.py"
+	@echo "make docs-check     the kernel's documentation of it is made without a warning"
+	@echo 'make sparse-check   sparse and W=1 have nothing to say of the files that the series touches'
 	@echo 'make bench          what it costs, counted: tables and plots in out/bench/'
 	@echo 'make shell          a guest with a root shell; vm/boot --help for more'
 	@echo
@@ -86,6 +88,10 @@ docs-check: linux-source
 kunit-check: linux-source qemu
 	@prove -v tests/long/kunit.t
 
+sparse-check: stock-source
+	@tools/deps sparse
+	@prove -v tests/long/sparse.t
+
 bench: build stock-kernel debug-kernel build/tools/insns.so
 	@tools/deps bench
 	@bench/run $(BENCH)
@@ -108,6 +114,9 @@ linux-source qemu-source: %-source: deps
 
 kernel: linux-source
 	@tools/build linux
+
+stock-source: linux-source
+	@tools/build stock
 
 debug-kernel off-kernel stock-kernel: %-kernel: linux-source
 	@tools/build linux $*
