@@ -30,9 +30,9 @@ want=$(g rev-parse 'HEAD^{tree}')
 
 ok "refresh writes the series" series refresh
 is "the patches, and what comes with them" "$(cat "$files/patches/series")" \
-"0001-mm-fifty.patch mm/new.c
+"0001-mm-fifty.patch
 0002-tools-only-new-files.patch tools/link tools/run
-0003-mm-ninety.patch"
+0003-mm-ninety.patch mm/new.c"
 is "a new file is its last version" "$(cat "$files/mm/new.c")" $'new\nnewer'
 ok "the executable bit is kept" test -x "$files/tools/run"
 ok "a link stays a link" test -L "$files/tools/link"
@@ -47,10 +47,14 @@ is "as a commit each" "$(g log --reverse --format='%an %s' base..)" \
 "Jörg Müller mm: fifty
 Jörg Müller tools: only new files
 Jörg Müller mm: ninety"
+is "each with its part of a new file" "$(g show HEAD~2:mm/new.c | tr '\n' ' '; g show HEAD:mm/new.c | tr '\n' ' ')" "new new newer "
 is "with the whole message" "$(g log -1 --format=%b HEAD~2)" \
 "Says why, with a line of --- dashes and ünicode.
 
 Signed-off-by: Jörg Müller <j@example.org>"
+g commit -q --allow-empty -m "fixup! mm: fifty"
+refused "refresh wants commits as they are to be mailed" 'still to be squashed' series refresh
+g reset -q --hard HEAD~1
 ok "refresh again" series refresh
 ok "changes nothing" diff -r --no-dereference "$T/first" "$files"
 touch -d '2001-01-01' "$src/mm/a.c"; was=$(stat -c %y "$src/mm/a.c")
@@ -85,10 +89,19 @@ ok "mended, it applies" series apply
 
 g rm -q tools/run tools/link; g commit -qm "tools: no"
 ok "refresh after removal" series refresh
+is "has both patches, and no file" "$(cat "$files/patches/series"; ls "$files/tools" 2>&1 | grep -c 'No such')" \
+"0001-mm-fifty.patch
+0002-tools-only-new-files.patch
+0003-mm-ninety.patch mm/new.c
+0004-tools-no.patch
+1"
+ok "which check agrees with" series check
+g reset -q --hard HEAD~1; g rebase -q --onto HEAD~2 HEAD~1
+ok "refresh without the commit" series refresh
 ok "removes the files" test ! -e "$files/tools"
 is "and the patch" "$(cat "$files/patches/series")" \
-"0001-mm-fifty.patch mm/new.c
-0002-mm-ninety.patch"
+"0001-mm-fifty.patch
+0002-mm-ninety.patch mm/new.c"
 
 # As mail
 export HOME=$T/home; mkdir "$HOME"; unset EMAIL
