@@ -1,14 +1,27 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The manual pages are well-formed, and their examples do what they say.
+# The manual pages are well-formed, tell the errors that the kernel's documentation tells,
+# and their examples do what they say.
 . "$(dirname "$0")/lib.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/linux/headers/include/linux/mktme.h
 
 for f in "$TOP"/docs/man/*.[1-9]; do
 	name=${f##*/}
+	# Of style it says "lower case character in document title", of a name that is in lower
+	# case: the man-pages project has titles as the names are written, and so has this
 	is "$name: mandoc" "$(mandoc -T lint -W warning "$f" 2>&1)" ""
 	is "$name: man" "$(LC_ALL=C.UTF-8 man --warnings -E UTF-8 -l -Tutf8 -Z "$f" 2>&1 >/dev/null)" ""
 done
+
+# The errors
+in_page() { sed -n '/^\.SH ERRORS/,/^\.SH [^E]/p' "$TOP/docs/man/$1" | grep -oE '^\.B E[A-Z]+$' | sed 's/^\.B //' | sort -u; }
+in_rst() { grep -oE '^``E[A-Z]+``(, ``E[A-Z]+``)*' "$TOP/linux/Documentation/arch/x86/mktme/$1" | grep -oE 'E[A-Z]+' | sort -u; }
+errors=$(in_page encrypt_mprotect.2)
+like "encrypt_mprotect.2: errors" "$errors" '^EACCES'
+is "those of encrypt_mprotect.rst" "$(in_rst encrypt_mprotect.rst)" "$errors"
+is "and of the function's comment" "$(sed -n '/^ \* sys_encrypt_mprotect/,/^ \*\//p' "$TOP/linux/mm/encrypt_mprotect.c" |
+	grep -oE -- '-E[A-Z]+' | tr -d - | sort -u)" "$errors"
+is "mktme.7: the errors of keys.rst" "$(in_page mktme.7)" "$(in_rst keys.rst)"
 
 # The example as one who reads the page would type it in
 MANWIDTH=200 man -P cat -l "$TOP/docs/man/encrypt_mprotect.2" 2>/dev/null | col -b |

@@ -17,7 +17,6 @@
 #include <linux/oom.h>
 #include <linux/rmap.h>
 #include <linux/sched/mm.h>
-#include <linux/seq_file.h>
 #include <linux/swap.h>
 #include <linux/swapops.h>
 #include <linux/syscalls.h>
@@ -28,13 +27,6 @@
 
 #include "internal.h"
 #include "vma.h"
-
-void vma_show_mktme_keyid(struct seq_file *m, struct vm_area_struct *vma)
-{
-	if (mktme_enabled())
-		seq_printf(m, "KeyID:          %8u\n", vma->mktme_key ?
-			   mktme_key_keyid(vma->mktme_key) : 0);
-}
 
 static bool vma_can_encrypt(struct vm_area_struct *vma)
 {

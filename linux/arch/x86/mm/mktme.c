@@ -1486,6 +1486,14 @@ unsigned int mktme_key_keyid(const struct mktme_key *key)
 	return key->keyid;
 }
 
+/* A line of /proc/PID/smaps. */
+void vma_show_mktme_keyid(struct seq_file *m, struct vm_area_struct *vma)
+{
+	if (mktme_enabled())
+		seq_printf(m, "KeyID:          %8u\n",
+			   vma->mktme_key ? vma->mktme_key->keyid : 0);
+}
+
 /**
  * mktme_algorithm_enabled - has firmware enabled an algorithm for keys?
  * @algorithm: the algorithm
