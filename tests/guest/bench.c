@@ -19,6 +19,7 @@
 #include <keyutils.h>
 #include <linux/mktme.h>
 #include "count.h"
+#include "overwrite.h"
 
 #define PAGE	4096UL
 #define HUGE	(2UL << 20)
@@ -327,7 +328,7 @@ static void erase(void)
 			if (k < 0 || encrypt(p, size, k))
 				err(1, "erase");
 			touch(p, size, PAGE);
-			COUNT(memset(p, 0, size), "erase\t%zu\toverwritten\t1\n", size);
+			COUNT(overwrite(p, size), "erase\t%zu\toverwritten\t1\n", size);
 			COUNT(if (keyctl_update(k, "erase", 5)) err(1, "keyctl"),
 			      "erase\t%zu\terased\t1\n", size);
 			munmap(p, size);

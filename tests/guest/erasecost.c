@@ -4,7 +4,6 @@
  * erasing it, and by overwriting it, as CPU time of whoever asks for it.  Under
  * icount, that counts instructions.
  */
-#include <emmintrin.h>
 #include <err.h>
 #include <keyutils.h>
 #include <setjmp.h>
@@ -17,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 #include <linux/mktme.h>
+
+#include "overwrite.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
 #define CPU	"type=cpu algorithm=aes-xts-128"
@@ -34,26 +35,6 @@ static long long now(void)
 
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
 	return t.tv_sec * 1000000000ll + t.tv_nsec;
-}
-
-/*
- * The least that gets new contents into DRAM: for each line four stores, the
- * widest that all of x86-64 has, and a write-back.  Not memset(): of a string
- * instruction, each byte would count.
- */
-static void overwrite(char *p, size_t len)
-{
-	const __m128i zero = _mm_setzero_si128();
-	char *end = p + len;
-
-	for (; p < end; p += 64) {
-		_mm_store_si128((__m128i *)p, zero);
-		_mm_store_si128((__m128i *)p + 1, zero);
-		_mm_store_si128((__m128i *)p + 2, zero);
-		_mm_store_si128((__m128i *)p + 3, zero);
-		_mm_clflush(p);
-	}
-	_mm_mfence();
 }
 
 int main(int argc, char **argv)
