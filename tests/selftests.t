@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # The kernel's own selftests (linux/tools/testing/selftests/x86/mktme) pass in a
-# guest with MKTME, and skip, each and all, in one without.
+# guest with MKTME, and skip, each and all, in one without.  They need no more of the
+# machine than they say, and leave its settings as they were.
 . "$(dirname "$0")/lib.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests
 
@@ -26,4 +27,39 @@ for f in "$TOP"/build/guest/tests/selftests/*; do
 	run "${f##*/}" "without" 'Totals: pass:[0-9]+ fail:0' --no-mktme
 done
 [ $n -gt 0 ] || fail "there are selftests"
+
+# one_after_the_other NAMES COMMAND OPTIONS...: in one guest, after COMMAND; what they say
+# is in $T/o, and settings that are not as they were, in $T/settings
+one_after_the_other() {
+	local names=$1 command=$2
+	shift 2
+	guest "$@" -- "$command
+		settings() {
+			cd /sys/kernel/mm
+			grep -H . hugepages/*/nr_hugepages transparent_hugepage/enabled \
+				transparent_hugepage/hugepages-*/enabled /sys/fs/cgroup/cgroup.subtree_control \
+				/proc/sys/vm/hugetlb_optimize_vmemmap /proc/sys/kernel/hung_task_timeout_secs
+			grep HardwareCorrupted /proc/meminfo
+			cut -d' ' -f2 /proc/mounts
+			ls /tmp
+		}
+		settings >/before 2>&1
+		for t in /tests/selftests/$names; do \$t; done
+		settings >/after 2>&1
+		diff /before /after | sed 's/^/settings: /'" >"$T/o" 2>"$T/e" || true
+	sed -n 's/^settings: //p' "$T/o" >"$T/settings"
+}
+skipped() { sed -n 's/^ok .* # SKIP //p' "$T/o" | sort -u | tr '\n' ';'; }
+
+one_after_the_other '*' true --mktme aes-xts-128=off
+is "with AES-XTS-256 alone: none fails" "$(grep '^not ok' "$T/o")" ""
+is "all run" "$(grep -c '^# Totals: pass:[1-9]' "$T/o")" $n
+is "but for want of AES-XTS-128, 1G pages, a second node" "$(skipped)" \
+	"aes-xts-128 is not enabled;needs two nodes;no huge pages of this size;"
+is "settings are as they were" "$(cat "$T/settings")" ""
+
+# shellcheck disable=SC2016  # for the guest
+one_after_the_other '*keys' 'keyctl add mktme others "type=cpu algorithm=aes-xts-128" @u >/dev/null' --mktme aes-xts-256=off
+is "with AES-XTS-128 alone, and a key of somebody else: none fails" "$(grep '^not ok' "$T/o")" ""
+is "those that count KeyIDs say so" "$(skipped)" "KeyIDs are in use by others;"
 done_testing

@@ -32,9 +32,9 @@ FIXTURE_SETUP(enc)
 	self->mem += self->page;
 	munmap(self->mem + self->len, self->page);
 
-	self->key = new_key("one", USER_128);
+	self->key = new_key("one", USER_KEY);
 	ASSERT_LT(0, self->key);
-	self->key2 = new_key("two", CPU_128);
+	self->key2 = new_key("two", CPU_KEY);
 	ASSERT_LT(0, self->key2);
 
 	/* Which KeyIDs are these? */
@@ -105,22 +105,22 @@ TEST_F(enc, bad_keys)
 	EXPECT_ERR(EINVAL, encrypt_mprotect(self->mem, self->len, RW, -1000));
 	EXPECT_ERR(ENOKEY, encrypt_mprotect(self->mem, self->len, RW, 0x7ffffff0));
 
-	key = new_key("revoked", CPU_128);
+	key = new_key("revoked", CPU_KEY);
 	ASSERT_EQ(0, revoke_key(key));
 	EXPECT_ERR(EKEYREVOKED, encrypt_mprotect(self->mem, self->len, RW, key));
 
-	key = new_key("expired", CPU_128);
+	key = new_key("expired", CPU_KEY);
 	ASSERT_EQ(0, keyctl(KEYCTL_SET_TIMEOUT, key, 1, 0, 0));
 	sleep(2);
 	EXPECT_ERR(EKEYEXPIRED, encrypt_mprotect(self->mem, self->len, RW, key));
 
 	/* No search permission, not even for the possessor. */
-	key = new_key("denied", CPU_128);
+	key = new_key("denied", CPU_KEY);
 	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, key, KEY_POS_VIEW | KEY_USR_VIEW |
 			    KEY_POS_SETATTR, 0, 0));
 	EXPECT_ERR(EACCES, encrypt_mprotect(self->mem, self->len, RW, key));
 
-	key = new_key("gone", CPU_128);
+	key = new_key("gone", CPU_KEY);
 	ASSERT_EQ(0, unlink_key(key));
 	usleep(100000);
 	EXPECT_ERR(ENOKEY, encrypt_mprotect(self->mem, self->len, RW, key));
@@ -152,7 +152,7 @@ TEST_F(enc, search_permission_suffices)
 		    errno != EACCES)
 			_exit(4);
 		/* A new one takes a capability. */
-		if (new_key("mine", CPU_128) > 0 || errno != EPERM)
+		if (new_key("mine", CPU_KEY) > 0 || errno != EPERM)
 			_exit(5);
 		_exit(0);
 	}
@@ -174,7 +174,7 @@ TEST_F(enc, memory_that_can_not_be_encrypted)
 	ASSERT_NE(MAP_FAILED, file);
 	EXPECT_ERR(EINVAL, encrypt_mprotect(file, self->page, RW, self->key));
 
-	exe = (char *)((unsigned long)&mktme_missing & -self->page);
+	exe = (char *)((unsigned long)&map_anon & -self->page);
 	EXPECT_ERR(EINVAL, encrypt_mprotect(exe, self->page,
 					    PROT_READ | PROT_EXEC, self->key));
 

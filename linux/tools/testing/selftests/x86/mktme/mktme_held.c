@@ -11,12 +11,14 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#include "mktme_test.h"
+#include "mktme_mm.h"
 
 #define ERASE		"erase"
 #define KEY_USR_ALL	0x003f0000
 #define CGROUP		"/sys/fs/cgroup"
 #define GROUP		CGROUP "/mktme-held"
+/* Of a millisecond, to come to where one waits */
+#define TRIES		60000
 #define HUNG_TASK	"/proc/sys/kernel/hung_task_timeout_secs"
 
 /* Shared by all processes of a test. */
@@ -44,17 +46,10 @@ FIXTURE(held)
 	size_t len;
 	serial_t key;
 	struct held *h;
-	char dir[32], hung_task[16];
+	char dir[32];
+	struct setting hung_task;
+	bool misc;
 };
-
-static bool put_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	close(fd);
-	return ok;
-}
 
 static int open_file(char *dir)
 {
@@ -76,12 +71,35 @@ static int open_file(char *dir)
 	return -1;
 }
 
+static bool stack_has_names(void)
+{
+	FILE *f = fopen("/proc/self/stack", "r");
+	char line[128] = "";
+
+	if (f) {
+		if (!fgets(line, sizeof(line), f))
+			line[0] = 0;
+		fclose(f);
+	}
+	return strstr(line, "+0x");
+}
+
+static int remove_dir(const char *dir)
+{
+	char cmd[128];
+
+	snprintf(cmd, sizeof(cmd), "umount %s/fs 2>/dev/null; rm -r %s", dir, dir);
+	return system(cmd);
+}
+
 FIXTURE_SETUP(held)
 {
-	SKIP_WITHOUT_MKTME();
+	SKIP_UNLESS_ALONE();
+	if (!stack_has_names())
+		SKIP(return, "needs /proc/PID/stack (CONFIG_STACKTRACE, CONFIG_KALLSYMS)");
 	self->len = 16 * sysconf(_SC_PAGESIZE);
-	self->in_use = keyids_settled();
-	self->key = new_key("held", CPU_128);
+	self->in_use = read_sysfs(SYSFS "keyids_in_use");
+	self->key = new_key("held", CPU_KEY);
 	ASSERT_LT(0, self->key);
 	/* For processes that do not possess it. */
 	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, self->key, KEY_POS_ALL | KEY_USR_ALL,
@@ -89,31 +107,30 @@ FIXTURE_SETUP(held)
 	self->h = mmap(NULL, sizeof(*self->h), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->h);
 	self->h->key = self->key;
-	/* That it takes long on a busy machine is no error. */
-	snprintf(self->hung_task, sizeof(self->hung_task), "%ld",
-		 read_sysfs(HUNG_TASK));
-	put_file(HUNG_TASK, "0");
 	snprintf(self->dir, sizeof(self->dir), "/tmp/mktme-held-XXXXXX");
 	self->h->fd = open_file(self->dir);
-	if (self->h->fd < 0)
+	if (self->h->fd < 0) {
+		remove_dir(self->dir);
 		SKIP(return, "needs mke2fs, a loop device and ext2");
+	}
+	/* That it takes long on a busy machine is no error. */
+	set(&self->hung_task, HUNG_TASK, "0");
 }
 
 FIXTURE_TEARDOWN(held)
 {
-	char cmd[128];
-
-	if (!self->dir[0])
-		return;
 	if (self->h->fd >= 0) {
 		ioctl(self->h->fd, FITHAW, 0);
 		close(self->h->fd);
 	}
-	if (self->h->process > 0)
+	if (self->h->process > 0) {
+		kill(self->h->process, SIGKILL);
 		waitpid(self->h->process, NULL, 0);
-	put_file(HUNG_TASK, self->hung_task);
-	snprintf(cmd, sizeof(cmd), "umount %s/fs; rm -r %s", self->dir, self->dir);
-	EXPECT_EQ(0, system(cmd));
+	}
+	put_back(&self->hung_task);
+	rmdir(GROUP);
+	put_back_misc(self->misc);
+	EXPECT_EQ(0, remove_dir(self->dir));
 }
 
 static long update_key(serial_t key, const char *payload)
@@ -173,6 +190,7 @@ static void *sit(void *arg)
 static bool sit_down(struct held *h, int (*fn)(struct held *))
 {
 	pthread_t thread;
+	int tries = 0;
 	pid_t pid;
 
 	if (ioctl(h->fd, FIFREEZE, 0))
@@ -185,7 +203,7 @@ static bool sit_down(struct held *h, int (*fn)(struct held *))
 	}
 	h->process = pid;
 	while (!h->sitter || !waits_in(pid, h->sitter, "page_mkwrite")) {
-		if (waitpid(pid, NULL, WNOHANG))
+		if (waitpid(pid, NULL, WNOHANG) || ++tries == TRIES)
 			return false;
 		usleep(1000);
 	}
@@ -225,11 +243,13 @@ static int encrypt_late(struct held *h)
 /* Until encrypt_mprotect() has the key, and waits for the lock. */
 static bool late(struct held *h)
 {
+	int tries = 0;
+
 	if (!sit_down(h, encrypt_late))
 		return false;
 	h->go = true;
 	while (!waits_in(h->process, h->tid, "encrypt_mprotect")) {
-		if (h->late_done)
+		if (h->late_done || ++tries == TRIES)
 			return false;
 		usleep(1000);
 	}
@@ -262,7 +282,7 @@ TEST_F(held, rotation_overtakes_encrypt)
 	EXPECT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
 	old = keyid_at(mem);
 	EXPECT_EQ(0, encrypt_mprotect(mem, self->len, RW, 0));
-	EXPECT_EQ(0, update_key(self->key, CPU_128));
+	EXPECT_EQ(0, update_key(self->key, CPU_KEY));
 	EXPECT_FALSE(self->h->late_done);
 	EXPECT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
 	EXPECT_NE(old, keyid_at(mem));
@@ -290,9 +310,9 @@ static pid_t maker(bool in_group)
 	if (pid)
 		return pid;
 	sigaction(SIGUSR1, &sa, NULL);
-	if (in_group && !put_file(GROUP "/cgroup.procs", "0"))
+	if (in_group && !write_file(GROUP "/cgroup.procs", "0"))
 		_exit(255);
-	_exit(new_key("made", CPU_128) > 0 ? 0 : errno);
+	_exit(new_key("made", CPU_KEY) > 0 ? 0 : errno);
 }
 
 /* Its exit status, or -1 where it takes as long as if it hung. */
@@ -311,12 +331,12 @@ static int ends(pid_t pid)
 /* Until it waits for a KeyID that an erased key had. */
 static bool waits(pid_t pid)
 {
-	int status;
+	int status, tries = 0;
 
 	while (!waits_in(pid, pid, "mktme_wait_collected")) {
-		if (waitpid(pid, &status, WNOHANG))
+		if (waitpid(pid, &status, WNOHANG) || ++tries == TRIES)
 			return false;
-		usleep(10000);
+		usleep(1000);
 	}
 	return true;
 }
@@ -345,7 +365,7 @@ static int erase_by_another(serial_t key)
  */
 TEST_F(held, erase_passes_a_stuck_stranger)
 {
-	serial_t other = new_key("other", CPU_128);
+	serial_t other = new_key("other", CPU_KEY);
 	char *mem = map_anon(2 * self->len);
 
 	ASSERT_LT(0, other);
@@ -374,7 +394,7 @@ TEST_F(held, nobody_waits_for_a_stuck_process)
 	long total = read_sysfs(SYSFS "keyids_total");
 	char *mem = map_anon(self->len), name[32];
 	serial_t key, last = 0;
-	int status, n;
+	int status, n, tries = 0;
 	bool group;
 	pid_t pid;
 
@@ -385,6 +405,7 @@ TEST_F(held, nobody_waits_for_a_stuck_process)
 	if (!pid)
 		_exit(update_key(self->key, ERASE) ? 1 : 0);
 	while (!waits_in(pid, pid, "mktme_replace_vma_keys")) {
+		ASSERT_GT(TRIES, ++tries);
 		ASSERT_EQ(0, waitpid(pid, &status, WNOHANG));
 		usleep(1000);
 	}
@@ -393,15 +414,15 @@ TEST_F(held, nobody_waits_for_a_stuck_process)
 
 	/* Now the worker is stuck as the eraser was. */
 	EXPECT_EQ(0, ends(maker(false)));
-	put_file(CGROUP "/cgroup.subtree_control", "+misc");
+	set_misc(&self->misc);
 	mkdir(GROUP, 0755);
-	group = put_file(GROUP "/misc.max", "mktme 0");
+	group = write_file(GROUP "/misc.max", "mktme 0");
 	if (group)
 		EXPECT_EQ(EINTR, interrupted(maker(true)));
 	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
 	for (n = read_sysfs(SYSFS "keyids_in_use"); n < total; n++) {
 		snprintf(name, sizeof(name), "held-%d", n);
-		key = new_key(name, CPU_128);
+		key = new_key(name, CPU_KEY);
 		ASSERT_LT(0, key);
 		last = key;
 	}
@@ -416,14 +437,13 @@ TEST_F(held, nobody_waits_for_a_stuck_process)
 	/* Nobody to wait for: at once. */
 	munmap(mem, self->len);
 	ASSERT_TRUE(keyids_fall_to(total - 1));
-	ASSERT_LT(0, new_key("last", CPU_128));
+	ASSERT_LT(0, new_key("last", CPU_KEY));
 	EXPECT_EQ(ENOSPC, ends(maker(false)));
 	if (group) {
 		EXPECT_EQ(0, unlink_key(self->key));
 		EXPECT_TRUE(keyids_fall_to(total - 1));
 		EXPECT_EQ(EDQUOT, ends(maker(true)));
 	}
-	rmdir(GROUP);
 }
 
 TEST_HARNESS_MAIN

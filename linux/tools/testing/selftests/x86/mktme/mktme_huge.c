@@ -64,8 +64,9 @@ FIXTURE(hugetlb)
 	size_t size, len, step;
 	char *mem;
 	serial_t key, key2;
-	long keyid, keyid2, bytes;
-	char dir[80];
+	long keyid, keyid2;
+	char dir[80], mount[40];
+	struct setting optimize, overcommit;
 };
 
 FIXTURE_VARIANT(hugetlb)
@@ -117,6 +118,8 @@ static bool pool_refills(const char *dir, long pages)
 /* Twice what is mapped, for copies. */
 FIXTURE_SETUP(hugetlb)
 {
+	char path[128];
+
 	SKIP_WITHOUT_MKTME();
 	self->size = 1UL << variant->shift;
 	self->len = self->size * variant->pages;
@@ -125,30 +128,47 @@ FIXTURE_SETUP(hugetlb)
 		self->step = 64 * MB;
 	snprintf(self->dir, sizeof(self->dir),
 		 "/sys/kernel/mm/hugepages/hugepages-%lukB", self->size / 1024);
-	if (!set_pool(self->dir, 2 * variant->pages))
-		SKIP(return, "no huge pages of this size");
-	self->mem = mmap(NULL, self->len, RW, MAP_PRIVATE | MAP_ANONYMOUS |
-			 MAP_HUGETLB | variant->shift << MAP_HUGE_SHIFT, -1, 0);
-	ASSERT_NE(MAP_FAILED, self->mem);
-	self->key = new_key("one", CPU_128);
+	if (pool(self->dir, "nr_hugepages") > 0)
+		SKIP(return, "others have huge pages of this size");
+	self->key = new_key("one", CPU_KEY);
 	ASSERT_LT(0, self->key);
-	self->key2 = new_key("two", CPU_128);
+	self->key2 = new_key("two", CPU_KEY);
 	ASSERT_LT(0, self->key2);
 	self->keyid = key_keyid(self->key);
 	self->keyid2 = key_keyid(self->key2);
 	ASSERT_LT(0, self->keyid);
 	ASSERT_LT(0, self->keyid2);
+
+	/* Last, since a setup that fails is not torn down. */
+	if (!set_pool(self->dir, 2 * variant->pages)) {
+		set_pool(self->dir, 0);
+		SKIP(return, "no huge pages of this size");
+	}
+	snprintf(path, sizeof(path), "%s/nr_overcommit_hugepages", self->dir);
+	set(&self->overcommit, path, "0");
+	self->mem = mmap(NULL, self->len, RW, MAP_PRIVATE | MAP_ANONYMOUS |
+			 MAP_HUGETLB | variant->shift << MAP_HUGE_SHIFT, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->mem) {
+		put_back(&self->overcommit);
+		set_pool(self->dir, 0);
+	}
 }
 
 FIXTURE_TEARDOWN(hugetlb)
 {
 	munmap(self->mem, self->len);
+	if (self->mount[0]) {
+		EXPECT_EQ(0, umount(self->mount));
+		rmdir(self->mount);
+	}
 	/* All of them have come back. */
 	EXPECT_EQ(2 * variant->pages, pool(self->dir, "free_hugepages"));
 	EXPECT_EQ(0, pool(self->dir, "resv_hugepages"));
 	EXPECT_EQ(0, key_bytes(self->keyid));
 	EXPECT_EQ(0, key_bytes(self->keyid2));
 	EXPECT_TRUE(set_pool(self->dir, 0));
+	put_back(&self->optimize);
+	put_back(&self->overcommit);
 }
 
 TEST_F_TIMEOUT(hugetlb, new_memory, 300)
@@ -459,8 +479,8 @@ TEST_F_TIMEOUT(hugetlb, rotate, 300)
 
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
 	fill_some(self->mem, self->len, self->step, 13);
-	ASSERT_EQ(0, keyctl(KEYCTL_UPDATE, self->key, (long)CPU_128,
-			    strlen(CPU_128), 0));
+	ASSERT_EQ(0, keyctl(KEYCTL_UPDATE, self->key, (long)CPU_KEY,
+			    strlen(CPU_KEY), 0));
 	keyid = keyid_at(self->mem);
 	EXPECT_NE(self->keyid, keyid);
 	EXPECT_EQ((long)self->len, key_bytes(keyid));
@@ -471,13 +491,15 @@ TEST_F_TIMEOUT(hugetlb, rotate, 300)
 /* Files' pages are under no key: mapped privately under one, they are copied. */
 TEST_F_TIMEOUT(hugetlb, private_mapping_of_a_file, 300)
 {
-	char opts[32], *shared, *priv;
+	char opts[32], dir[32], *shared, *priv;
 	int fd;
 
 	snprintf(opts, sizeof(opts), "pagesize=%luM", self->size / MB);
-	mkdir("/tmp/mktme_huge", 0700);
-	ASSERT_EQ(0, mount("none", "/tmp/mktme_huge", "hugetlbfs", 0, opts));
-	fd = open("/tmp/mktme_huge/file", O_RDWR | O_CREAT, 0600);
+	snprintf(dir, sizeof(dir), "/tmp/mktme-huge-XXXXXX");
+	ASSERT_NE(NULL, mkdtemp(dir));
+	ASSERT_EQ(0, mount("none", dir, "hugetlbfs", 0, opts));
+	snprintf(self->mount, sizeof(self->mount), "%s", dir);
+	fd = open(dir, O_TMPFILE | O_RDWR, 0600);
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, ftruncate(fd, self->size));
 	munmap(self->mem, self->len);
@@ -504,8 +526,6 @@ TEST_F_TIMEOUT(hugetlb, private_mapping_of_a_file, 300)
 	munmap(priv, self->size);
 	munmap(shared, self->size);
 	close(fd);
-	EXPECT_EQ(0, unlink("/tmp/mktme_huge/file"));
-	EXPECT_EQ(0, umount("/tmp/mktme_huge"));
 }
 
 /* Its page is not mapped without the key where there is none for a copy. */
@@ -582,16 +602,22 @@ TEST_F_TIMEOUT(hugetlb, userfaultfd_copy, 300)
 /* Contents move to another page.  The old one is lost until it is unpoisoned. */
 TEST_F_TIMEOUT(hugetlb, soft_offline, 300)
 {
+	unsigned long pfn;
+
 	if (self->size > 2 * MB)
 		SKIP(return, "would need that much memory besides");
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
 	fill_some(self->mem, self->len, self->step, 17);
-	ASSERT_EQ(0, madvise(self->mem, 4096, MADV_SOFT_OFFLINE));
+	pfn = phys_addr(self->mem) / getpagesize();
+	if (madvise(self->mem, 4096, MADV_SOFT_OFFLINE) && errno == EINVAL)
+		SKIP(return, "no CONFIG_MEMORY_FAILURE");
 	EXPECT_TRUE(filled_some(self->mem, self->len, self->step, 17));
 	EXPECT_EQ((long)self->len, key_bytes(self->keyid));
 	/* One page has left the pool. */
 	munmap(self->mem, self->len);
 	set_pool(self->dir, 2 * variant->pages);
+	if (!write_number("/sys/kernel/debug/hwpoison/unpoison-pfn", pfn))
+		TH_LOG("a page stays offline (no CONFIG_HWPOISON_INJECT)");
 }
 
 /* Where the page structs of the pool are thinned out, too. */
@@ -600,7 +626,7 @@ TEST_F_TIMEOUT(hugetlb, optimized_vmemmap, 300)
 	const char *sysctl = "/proc/sys/vm/hugetlb_optimize_vmemmap";
 	char *mem;
 
-	if (!write_number(sysctl, 1))
+	if (!set(&self->optimize, sysctl, "1"))
 		SKIP(return, "no CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP");
 	munmap(self->mem, self->len);
 	ASSERT_TRUE(set_pool(self->dir, 0));
@@ -620,7 +646,6 @@ TEST_F_TIMEOUT(hugetlb, optimized_vmemmap, 300)
 	EXPECT_TRUE(filled_some(mem, self->len, self->step, 18));
 	ASSERT_EQ(0, madvise(mem, self->len, MADV_DONTNEED));
 	EXPECT_TRUE(zero_some(mem, self->len, self->step));
-	write_number(sysctl, 0);
 }
 
 static int nodes(void)
@@ -641,7 +666,9 @@ TEST_F_TIMEOUT(hugetlb, migration, 300)
 {
 	int node;
 
-	if (nodes() < 2 || self->size > 2 * MB)
+	if (self->size > 2 * MB)
+		SKIP(return, "would need that much memory on each node");
+	if (nodes() < 2)
 		SKIP(return, "needs two nodes");
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
 	fill_some(self->mem, self->len, self->step, 19);
@@ -666,6 +693,7 @@ FIXTURE(thp)
 	char *mem;
 	serial_t key, key2;
 	long keyid, keyid2;
+	struct setting thp, mthp;
 };
 
 FIXTURE_SETUP(thp)
@@ -679,9 +707,9 @@ FIXTURE_SETUP(thp)
 	self->mem = (char *)(((unsigned long)mem + 2 * MB - 1) & -(2 * MB));
 	if (madvise(self->mem, self->len, MADV_HUGEPAGE))
 		SKIP(return, "no transparent huge pages");
-	self->key = new_key("one", CPU_128);
+	self->key = new_key("one", CPU_KEY);
 	ASSERT_LT(0, self->key);
-	self->key2 = new_key("two", CPU_128);
+	self->key2 = new_key("two", CPU_KEY);
 	ASSERT_LT(0, self->key2);
 	self->keyid = key_keyid(self->key);
 	self->keyid2 = key_keyid(self->key2);
@@ -689,6 +717,8 @@ FIXTURE_SETUP(thp)
 
 FIXTURE_TEARDOWN(thp)
 {
+	put_back(&self->thp);
+	put_back(&self->mthp);
 	munmap(self->mem, self->len);
 	EXPECT_EQ(0, key_bytes(self->keyid));
 	EXPECT_EQ(0, key_bytes(self->keyid2));
@@ -791,13 +821,12 @@ TEST_F_TIMEOUT(thp, collapse, 120)
 
 TEST_F_TIMEOUT(thp, of_64k, 120)
 {
-	const char *never = "/sys/kernel/mm/transparent_hugepage/enabled";
 	long before, nr;
 
-	if (!write_file(MTHP "enabled", "madvise"))
+	if (!set(&self->mthp, MTHP "enabled", "madvise"))
 		SKIP(return, "no huge pages of 64K");
 	/* PMD size follows the global setting, and so does khugepaged. */
-	write_file(never, "never");
+	set(&self->thp, "/sys/kernel/mm/transparent_hugepage/enabled", "never");
 	before = read_sysfs(MTHP "stats/nr_anon");
 	fill(self->mem, self->len, 8);
 	nr = read_sysfs(MTHP "stats/nr_anon") - before;
@@ -816,8 +845,6 @@ TEST_F_TIMEOUT(thp, of_64k, 120)
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, 0));
 	EXPECT_TRUE(filled(self->mem, self->len, 8));
 	EXPECT_EQ(nr - 2, read_sysfs(MTHP "stats/nr_anon") - before);
-	write_file(never, "madvise");
-	write_file(MTHP "enabled", "never");
 }
 
 TEST_F_TIMEOUT(thp, migration, 120)

@@ -74,6 +74,71 @@ static inline bool write_number(const char *path, long val)
 	return write_file(path, text);
 }
 
+/* A setting of the machine: put_back() makes it what it was. */
+struct setting {
+	char path[128], was[64];
+};
+
+/* Where one of several words is chosen, that has brackets around it. */
+static inline bool set(struct setting *s, const char *path, const char *text)
+{
+	FILE *f = fopen(path, "r");
+	char line[128] = "", *p;
+
+	if (!f || !fgets(line, sizeof(line), f))
+		line[0] = 0;
+	if (f)
+		fclose(f);
+	p = strchr(line, '[');
+	p = p ? p + 1 : line;
+	p[strcspn(p, "]\n")] = 0;
+	if (!p[0] || !write_file(path, text))
+		return false;
+	snprintf(s->path, sizeof(s->path), "%s", path);
+	snprintf(s->was, sizeof(s->was), "%.63s", p);
+	return true;
+}
+
+/* Nothing to do where set() has not been called, or failed. */
+static inline void put_back(struct setting *s)
+{
+	if (s->path[0])
+		write_file(s->path, s->was);
+	s->path[0] = 0;
+}
+
+/* Have a cgroup's children have the misc controller; then put_back_misc(). */
+static inline bool set_misc(bool *ours)
+{
+	const char *path = "/sys/fs/cgroup/cgroup.subtree_control";
+	FILE *f = fopen(path, "r");
+	char line[256] = "";
+
+	if (f && !fgets(line, sizeof(line), f))
+		line[0] = 0;
+	if (f)
+		fclose(f);
+	*ours = !strstr(line, "misc") && write_file(path, "+misc");
+	return *ours || strstr(line, "misc");
+}
+
+static inline void put_back_misc(bool ours)
+{
+	if (ours)
+		write_file("/sys/fs/cgroup/cgroup.subtree_control", "-misc");
+}
+
+static inline uint64_t phys_addr(const void *addr)
+{
+	uint64_t entry = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+
+	if (pread(fd, &entry, 8, (uintptr_t)addr / getpagesize() * 8) != 8)
+		entry = 0;
+	close(fd);
+	return (entry & ((1ULL << 55) - 1)) * getpagesize();
+}
+
 /* Does the child touch the address and die of the signal? */
 static inline bool dies_of(int sig, volatile char *addr)
 {

@@ -36,8 +36,8 @@ FIXTURE_SETUP(rekey)
 	self->len = PAGES * self->page;
 	self->mem = map_anon(self->len);
 	ASSERT_NE(MAP_FAILED, self->mem);
-	ASSERT_LT(0, self->key = new_key("one", CPU_128));
-	ASSERT_LT(0, self->key2 = new_key("two", CPU_128));
+	ASSERT_LT(0, self->key = new_key("one", CPU_KEY));
+	ASSERT_LT(0, self->key2 = new_key("two", CPU_KEY));
 	self->keyid = key_keyid(self->key);
 	self->keyid2 = key_keyid(self->key2);
 	shared_mem = self->mem;

@@ -12,7 +12,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
-#include "mktme_test.h"
+#include "mktme_mm.h"
 
 #define HEX16		"000102030405060708090a0b0c0d0e0f"
 #define ERASE		"erase"
@@ -21,29 +21,35 @@
 #define KEY_USR_SEARCH	0x00080000
 #define KEY_USR_ALL	0x003f0000
 
+#define CGROUP	"/sys/fs/cgroup"
+#define GROUP	CGROUP "/mktme-test"
+
 FIXTURE(service)
 {
 	long page, in_use, bytes;
 	size_t len;
 	char *mem;
 	serial_t key;
+	bool misc;
 };
 
 FIXTURE_SETUP(service)
 {
-	SKIP_WITHOUT_MKTME();
+	SKIP_UNLESS_ALONE();
 	self->page = sysconf(_SC_PAGESIZE);
 	self->len = 16 * self->page;
-	self->in_use = keyids_settled();
+	self->in_use = read_sysfs(SYSFS "keyids_in_use");
 	self->bytes = read_sysfs(SYSFS "encrypted_bytes");
 	self->mem = map_anon(self->len);
 	ASSERT_NE(MAP_FAILED, self->mem);
-	self->key = new_key("service", CPU_128);
+	self->key = new_key("service", CPU_KEY);
 	ASSERT_LT(0, self->key);
 }
 
 FIXTURE_TEARDOWN(service)
 {
+	rmdir(GROUP);
+	put_back_misc(self->misc);
 }
 
 static long update_key(serial_t key, const char *payload)
@@ -153,7 +159,7 @@ TEST_F(service, erased_memory_can_be_used_again)
 	ASSERT_EQ(0, update_key(self->key, " erase\n"));
 
 	/* With the same key, that it has to get new material for. */
-	ASSERT_EQ(0, update_key(self->key, CPU_128));
+	ASSERT_EQ(0, update_key(self->key, CPU_KEY));
 	EXPECT_TRUE(touch_raises_sigbus(self->mem, true));
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len / 2, RW, self->key));
 	EXPECT_TRUE(zero(self->mem, self->len / 2));
@@ -264,7 +270,7 @@ TEST_F(service, erase_races_with_faults)
 			EXPECT_FALSE(r[i].garbage);
 			EXPECT_TRUE(r[i].sigbus);
 		}
-		ASSERT_EQ(0, update_key(self->key, CPU_128));
+		ASSERT_EQ(0, update_key(self->key, CPU_KEY));
 	}
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, 0));
 	unlink_key(self->key);
@@ -310,7 +316,7 @@ TEST_F(service, erase_races_with_fork)
 		close(p[1]);
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		EXPECT_EQ(0, status);
-		ASSERT_EQ(0, update_key(self->key, CPU_128));
+		ASSERT_EQ(0, update_key(self->key, CPU_KEY));
 	}
 }
 
@@ -351,8 +357,8 @@ TEST_F(service, erase_races_with_mremap)
 		ASSERT_EQ(0, pthread_create(&thread[i], NULL, mover, &r));
 	for (round = 0; round < 30; round++) {
 		usleep(5000);
-		ASSERT_EQ(0, update_key(self->key, round % 3 ? ERASE : CPU_128));
-		ASSERT_EQ(0, update_key(self->key, CPU_128))
+		ASSERT_EQ(0, update_key(self->key, round % 3 ? ERASE : CPU_KEY));
+		ASSERT_EQ(0, update_key(self->key, CPU_KEY))
 			TH_LOG("%s", strerror(errno));
 	}
 	__atomic_store_n(&r.stop, true, __ATOMIC_RELAXED);
@@ -389,7 +395,7 @@ TEST_F(service, rotate)
 		_exit(0);
 	}
 
-	ASSERT_EQ(0, update_key(self->key, USER_128));
+	ASSERT_EQ(0, update_key(self->key, USER_KEY));
 	EXPECT_NE(keyid, keyid_at(self->mem));
 	EXPECT_TRUE(filled(self->mem, self->len, 5));
 	ASSERT_EQ(1, write(to_child[1], "x", 1));
@@ -399,7 +405,7 @@ TEST_F(service, rotate)
 	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
 
 	/* The same name, with add_key: it is the same key. */
-	EXPECT_EQ(self->key, new_key("service", CPU_128));
+	EXPECT_EQ(self->key, new_key("service", CPU_KEY));
 	EXPECT_TRUE(filled(self->mem, self->len, 5));
 	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
 }
@@ -420,7 +426,7 @@ TEST_F(service, rotate_pinned)
 	ASSERT_EQ(0, pipe(p));
 	ASSERT_EQ(self->page, vmsplice(p[1], &iov, 1, 0));
 
-	EXPECT_EQ(-1, update_key(self->key, CPU_128));
+	EXPECT_EQ(-1, update_key(self->key, CPU_KEY));
 	EXPECT_EQ(EBUSY, errno);
 	EXPECT_EQ(keyid, keyid_at(self->mem));
 	EXPECT_EQ(keyid, keyid_at(other));
@@ -429,7 +435,7 @@ TEST_F(service, rotate_pinned)
 	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
 
 	ASSERT_EQ(self->page, read(p[0], got, self->page));
-	EXPECT_EQ(0, update_key(self->key, CPU_128));
+	EXPECT_EQ(0, update_key(self->key, CPU_KEY));
 	EXPECT_TRUE(filled(self->mem, self->len, 7));
 }
 
@@ -447,7 +453,7 @@ TEST_F(service, erase_after_rotation)
 	ASSERT_EQ(self->page, vmsplice(p[1], &iov, 1, 0));
 	ASSERT_EQ(0, munmap(self->mem, self->page));
 
-	ASSERT_EQ(0, update_key(self->key, CPU_128));
+	ASSERT_EQ(0, update_key(self->key, CPU_KEY));
 	ASSERT_EQ(self->page, read(p[0], got, self->page));
 	EXPECT_TRUE(filled(got, self->page, 8));
 	ASSERT_EQ(0, update_key(self->key, ERASE));
@@ -492,7 +498,7 @@ TEST_F(service, killed_rotation)
 				munmap(mem[i], part);
 			if (write(started[1], "x", 1) != 1)
 				_exit(2);
-			_exit(update_key(self->key, CPU_128) ? 1 : 0);
+			_exit(update_key(self->key, CPU_KEY) ? 1 : 0);
 		}
 		ASSERT_EQ(1, read(started[0], &c, 1));
 		clock_gettime(CLOCK_MONOTONIC, &from);
@@ -512,7 +518,7 @@ TEST_F(service, killed_rotation)
 		ASSERT_EQ(0, update_key(self->key, ERASE));
 		for (i = 0; i < VMAS; i++)
 			EXPECT_TRUE(touch_raises_sigbus(mem[i], false));
-		ASSERT_EQ(0, update_key(self->key, CPU_128));
+		ASSERT_EQ(0, update_key(self->key, CPU_KEY));
 	}
 	EXPECT_LT(0, cut_short);
 	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
@@ -587,9 +593,9 @@ static int as_user(void *arg)
 		can |= CAN_VIEW;
 	if (keyctl(KEYCTL_READ, u->key, (unsigned long)buf, sizeof(buf), 0) >= 0)
 		can |= CAN_READ;
-	if (!update_key(u->key, ERASE) || !update_key(u->key, CPU_128))
+	if (!update_key(u->key, ERASE) || !update_key(u->key, CPU_KEY))
 		can |= CAN_UPDATE;
-	if (new_key("mine", CPU_128) > 0)
+	if (new_key("mine", CPU_KEY) > 0)
 		can |= CAN_CREATE;
 	if (!revoke_key(u->key))
 		can |= CAN_REVOKE;
@@ -603,7 +609,7 @@ static int in_user_ns(void *arg)
 	if (unshare(CLONE_NEWUSER))
 		return 255;
 	/* All capabilities there are, in the new namespace. */
-	if (new_key("mine", CPU_128) > 0)
+	if (new_key("mine", CPU_KEY) > 0)
 		return CAN_CREATE;
 	if (!update_key(u->key, ERASE))
 		return CAN_UPDATE;
@@ -707,8 +713,8 @@ TEST_F(service, keyring_restriction)
 	ASSERT_EQ(0, keyctl(KEYCTL_RESTRICT_KEYRING, ring, 0, 0, 0));
 	EXPECT_EQ(-1, keyctl(KEYCTL_LINK, self->key, ring, 0, 0));
 	EXPECT_EQ(EPERM, errno);
-	EXPECT_EQ(-1, syscall(__NR_add_key, MKTME_KEY_TYPE, "in", CPU_128,
-			      strlen(CPU_128), ring));
+	EXPECT_EQ(-1, syscall(__NR_add_key, MKTME_KEY_TYPE, "in", CPU_KEY,
+			      strlen(CPU_KEY), ring));
 	EXPECT_EQ(EPERM, errno);
 	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
 }
@@ -729,7 +735,7 @@ TEST_F(service, quota)
 {
 	static const char path[] = "/proc/sys/kernel/keys/root_maxkeys";
 	long old = read_write_sysctl(path, 1);
-	serial_t key = new_key("over", CPU_128);
+	serial_t key = new_key("over", CPU_KEY);
 	int err = errno;
 
 	read_write_sysctl(path, old);
@@ -741,18 +747,6 @@ TEST_F(service, quota)
 /*
  * cgroups
  */
-
-#define CGROUP	"/sys/fs/cgroup"
-#define GROUP	CGROUP "/mktme-test"
-
-static bool put_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	close(fd);
-	return ok;
-}
 
 /* The number behind "mktme " or "mktme.max " in a file of the misc controller. */
 static long misc(const char *path, const char *name)
@@ -785,28 +779,28 @@ static int cgroup_member(void *arg)
 {
 	serial_t a, b, d;
 
-	if (!put_file(GROUP "/cgroup.procs", "0"))
+	if (!write_file(GROUP "/cgroup.procs", "0"))
 		return 1;
-	a = new_key("a", CPU_128);
-	b = new_key("b", CPU_128);
+	a = new_key("a", CPU_KEY);
+	b = new_key("b", CPU_KEY);
 	if (a <= 0 || b <= 0)
 		return 2;
 	if (misc(GROUP "/misc.current", "mktme") != 2)
 		return 3;
-	if (new_key("c", CPU_128) > 0 || errno != EDQUOT)
+	if (new_key("c", CPU_KEY) > 0 || errno != EDQUOT)
 		return 4;
 	if (misc(GROUP "/misc.events", "mktme.max") != 1)
 		return 5;
 	/* Right away: what is on its way back does not count. */
-	d = revoke_key(a) ? -1 : new_key("d", CPU_128);
+	d = revoke_key(a) ? -1 : new_key("d", CPU_KEY);
 	if (d <= 0 || misc(GROUP "/misc.events", "mktme.max") != 1)
 		return 6;
 	/* Two KeyIDs for a while. */
-	if (!update_key(b, CPU_128) || errno != EDQUOT)
+	if (!update_key(b, CPU_KEY) || errno != EDQUOT)
 		return 7;
 	/* Whoever rotates it, it stays its creator's. */
 	if (revoke_key(d) || !charged_falls_to(1) ||
-	    !put_file(CGROUP "/cgroup.procs", "0") || update_key(b, CPU_128))
+	    !write_file(CGROUP "/cgroup.procs", "0") || update_key(b, CPU_KEY))
 		return 8;
 	return charged_falls_to(1) ? 0 : 9;
 }
@@ -815,17 +809,16 @@ TEST_F(service, cgroup)
 {
 	long total = read_sysfs(SYSFS "keyids_total");
 
-	if (!put_file(CGROUP "/cgroup.subtree_control", "+misc"))
+	if (!set_misc(&self->misc))
 		SKIP(return, "no misc controller");
 	EXPECT_EQ(total, misc(CGROUP "/misc.capacity", "mktme"));
 	EXPECT_EQ(self->in_use + 1, misc(CGROUP "/misc.current", "mktme"));
 	mkdir(GROUP, 0755);
-	ASSERT_TRUE(put_file(GROUP "/misc.max", "mktme 2"));
+	ASSERT_TRUE(write_file(GROUP "/misc.max", "mktme 2"));
 	EXPECT_EQ(0, in_child(cgroup_member, NULL));
 	/* Its creator is gone, the KeyIDs are free: nobody is charged. */
 	EXPECT_TRUE(charged_falls_to(0));
 	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
-	EXPECT_EQ(0, rmdir(GROUP));
 }
 
 /*
@@ -838,10 +831,12 @@ TEST_F(service, thousands_of_keys)
 	char name[32];
 	serial_t key;
 
+	if (total < 16)
+		SKIP(return, "needs 16 KeyIDs");
 	while (made < 3000) {
 		for (i = self->in_use + 1; i < total; i++, made++) {
 			snprintf(name, sizeof(name), "key-%ld", i);
-			key = new_key(name, i & 1 ? CPU_128 : USER_256);
+			key = new_key(name, i & 1 ? CPU_KEY : USER_LONG_KEY);
 			ASSERT_LT(0, key)
 				TH_LOG("%ld: %s", made, strerror(errno));
 			if (i % 16)
@@ -888,7 +883,7 @@ static void *work(void *arg)
 		switch (r % 8) {
 		case 0:
 			if (key <= 0)
-				key = new_key(name, r & 8 ? CPU_128 : USER_128);
+				key = new_key(name, r & 8 ? CPU_KEY : USER_KEY);
 			break;
 		case 1:
 		case 2:
@@ -908,7 +903,7 @@ static void *work(void *arg)
 			break;
 		case 4:
 			if (key > 0)
-				update_key(key, USER_256);
+				update_key(key, USER_LONG_KEY);
 			break;
 		case 5:
 			if (key > 0 && !update_key(key, ERASE)) {
@@ -989,7 +984,7 @@ static bool payload_good(const char *payload, size_t len)
 	if (!strcmp(type, "user") && (!key || !tweak))
 		return false;
 	digits = !strcmp(alg, "aes-xts-128") ? 32 : !strcmp(alg, "aes-xts-256") ? 64 : 0;
-	if (!digits)
+	if (!digits || !has_algorithm(alg))
 		return false;
 	if (key && (strlen(key) != digits ||
 		    strspn(key, "0123456789abcdefABCDEF") != digits))

@@ -26,7 +26,7 @@
 
 #define RW		(PROT_READ | PROT_WRITE)
 #define SYSFS		"/sys/kernel/mm/mktme/"
-#define CPU_128		"type=cpu algorithm=aes-xts-128"
+#define CPU_KEY		cpu_payload()	/* any will do */
 #define USER_128	"type=user algorithm=aes-xts-128 "		\
 			"key=000102030405060708090a0b0c0d0e0f "		\
 			"tweak=101112131415161718191a1b1c1d1e1f"
@@ -45,6 +45,35 @@
 #define KEY_OTH_SEARCH	0x00000008
 
 typedef int32_t serial_t;
+
+/* Has firmware enabled it? */
+static inline bool has_algorithm(const char *algorithm)
+{
+	FILE *f = fopen(SYSFS "algorithms", "r");
+	bool found = false;
+	char name[32];
+
+	while (f && !found && fscanf(f, "%31s", name) == 1)
+		found = !strcmp(name, algorithm);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+#define SKIP_WITHOUT_ALGORITHM(algorithm)				\
+do {									\
+	if (!has_algorithm(algorithm))					\
+		SKIP(return, algorithm " is not enabled");		\
+} while (0)
+
+#define USER_KEY	(has_algorithm("aes-xts-128") ? USER_128 : USER_256)
+#define USER_LONG_KEY	(has_algorithm("aes-xts-256") ? USER_256 : USER_128)
+
+static inline const char *cpu_payload(void)
+{
+	return has_algorithm("aes-xts-128") ? "type=cpu algorithm=aes-xts-128" :
+					      "type=cpu algorithm=aes-xts-256";
+}
 
 static inline int encrypt_mprotect(void *addr, size_t len, int prot,
 				   serial_t serial)
@@ -116,21 +145,6 @@ static inline bool keyids_fall_to(long want)
 		usleep(10000);
 	}
 	return false;
-}
-
-/* Those of the test before may still be on their way back. */
-static inline long keyids_settled(void)
-{
-	long now, last = -1;
-	int same = 0;
-
-	while (same < 10) {
-		now = read_sysfs(SYSFS "keyids_in_use");
-		same = now == last ? same + 1 : 0;
-		last = now;
-		usleep(20000);
-	}
-	return last;
 }
 
 /* "KeyID:" of the VMA at addr in smaps; *start and *end are its bounds. */
@@ -206,16 +220,37 @@ static inline bool zero(const void *addr, size_t len)
 	return !*p && !memcmp(p, p + 1, len - 1);
 }
 
-/* 0, or 1 if there is no MKTME to test, or no right to. */
-static inline int mktme_missing(void)
-{
-	return access(SYSFS, F_OK) != 0 || geteuid() != 0;
-}
-
 #define SKIP_WITHOUT_MKTME()						\
 do {									\
-	if (mktme_missing())						\
-		SKIP(return, "needs root, and a machine with MKTME");	\
+	if (access(SYSFS, F_OK))					\
+		SKIP(return, "no MKTME here");				\
+	if (geteuid())							\
+		SKIP(return, "needs root");				\
+} while (0)
+
+/* Those of the test before may still be on their way back: fewer come within 2 s. */
+static inline bool keyids_left(void)
+{
+	long now, last = -1;
+	int same = 0;
+
+	while (same < 20) {
+		now = read_sysfs(SYSFS "keyids_in_use");
+		if (!now)
+			return false;
+		same = now == last ? same + 1 : 0;
+		last = now;
+		usleep(100000);
+	}
+	return true;
+}
+
+/* For tests that count KeyIDs, or take all of them. */
+#define SKIP_UNLESS_ALONE()						\
+do {									\
+	SKIP_WITHOUT_MKTME();						\
+	if (keyids_left())						\
+		SKIP(return, "KeyIDs are in use by others");		\
 } while (0)
 
 /* Locked memory of this process. */
