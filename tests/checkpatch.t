@@ -7,14 +7,14 @@
 need build/linux/src/Makefile build/qemu/src/configure
 git_() { GIT_CONFIG_GLOBAL=/dev/null git -c safe.directory='*' -C "$src" "$@"; }
 
-# said TREE: WHERE<tab>WHAT, a line for each message
+# said TREE: WHERE<tab>WHAT, a line for each message; ? where it is of no file
 said() {
 	local p
 	for p in "$T/$1"/*.patch; do
 		if [ "$1" = linux ]; then
 			perl "$src/scripts/checkpatch.pl" --strict --no-tree --root="$src" --terse --show-types --showfile \
 				--no-summary --no-signoff "$p" |
-				sed -En "s/^([^:]*):[0-9]+: (ERROR|WARNING|CHECK):([A-Z_]+): .*/\1\t\3/p; t; s/^/?\t/p"
+				sed -En "s/^([^:]*):[0-9]+: (ERROR|WARNING|CHECK):([A-Z_]+): .*/\1\t\3/; t said; s/^/?\t/; :said; s/^\t/?\t/; p"
 		else
 			(cd "$src" && perl scripts/checkpatch.pl --strict --terse --no-summary --no-signoff "$p") |
 				sed -E "s,^.*/([^/:]*):[0-9]+: ,\1\t,"
