@@ -89,12 +89,11 @@ ok "mended, it applies" series apply
 
 g rm -q tools/run tools/link; g commit -qm "tools: no"
 ok "refresh after removal" series refresh
-is "has both patches, and no file" "$(cat "$files/patches/series"; ls "$files/tools" 2>&1 | grep -c 'No such')" \
+is "has both patches, and no file" "$(cat "$files/patches/series"; [ -e "$files/tools" ] && echo tools)" \
 "0001-mm-fifty.patch
 0002-tools-only-new-files.patch
 0003-mm-ninety.patch mm/new.c
-0004-tools-no.patch
-1"
+0004-tools-no.patch"
 ok "which check agrees with" series check
 g reset -q --hard HEAD~1; g rebase -q --onto HEAD~2 HEAD~1
 ok "refresh without the commit" series refresh
