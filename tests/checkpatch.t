@@ -28,21 +28,17 @@ for tree in linux qemu; do
 	git_ format-patch -q -o "$T/$tree" "base..$tip"
 	is "$tree: all patches" "$(find "$T/$tree" -name '*.patch' | wc -l)" "$(grep -c . "$TOP/$tree/patches/series")"
 	(cd "$T" && said $tree) >"$T/said"
-	awk -F '\t+' -v tree=$tree '$1 == tree { print $2 "\t" $3 }' "$TOP/tests/checkpatch.list" >"$T/known"
-	new='' used=''
+	mapfile -t known < <(awk -F '\t+' -v tree=$tree '$1 == tree { print $2 "\t" $3 }' "$TOP/tests/checkpatch.list")
+	new='' stale=("${known[@]}")
 	while IFS=$'\t' read -r where what; do
-		for ((i = 1; ; i++)); do
-			IFS=$'\t' read -r at is <<<"$(sed -n "${i}p" "$T/known")"
-			[ "$at" ] || { new+="$where $what"$'\n'; break; }
+		for i in "${!known[@]}"; do
 			# shellcheck disable=SC2053  # a pattern
-			[[ $where != $at || $what != *"$is"* ]] || { used+=" $i "; break; }
+			[[ $where != ${known[i]%$'\t'*} || $what != *"${known[i]#*$'\t'}"* ]] || { unset "stale[i]"; continue 2; }
 		done
+		new+="$where $what"$'\n'
 	done <"$T/said"
 	is "$tree: checkpatch says nothing that is not explained" "$new" ""
-	for ((i = 1; i <= $(wc -l <"$T/known"); i++)); do
-		[[ $used == *" $i "* ]] || echo "$(sed -n "${i}p" "$T/known"): is not said any more"
-	done >"$T/stale"
-	is "$tree: and no explanation is too many" "$(cat "$T/stale")" ""
+	is "$tree: and every explanation is of something that it says" "${stale[*]}" ""
 
 	section='MULTI-KEY TOTAL MEMORY ENCRYPTION'
 	git_ diff --name-only --diff-filter=A "base..$tip" >"$T/new"
