@@ -42,7 +42,6 @@ struct held {
 
 FIXTURE(held)
 {
-	long in_use;
 	size_t len;
 	serial_t key;
 	struct held *h;
@@ -73,15 +72,9 @@ static int open_file(char *dir)
 
 static bool stack_has_names(void)
 {
-	FILE *f = fopen("/proc/self/stack", "r");
-	char line[128] = "";
+	char line[128];
 
-	if (f) {
-		if (!fgets(line, sizeof(line), f))
-			line[0] = 0;
-		fclose(f);
-	}
-	return strstr(line, "+0x");
+	return strstr(read_line("/proc/self/stack", line, sizeof(line)), "+0x");
 }
 
 static int remove_dir(const char *dir)
@@ -98,7 +91,6 @@ FIXTURE_SETUP(held)
 	if (!stack_has_names())
 		SKIP(return, "needs /proc/PID/stack (CONFIG_STACKTRACE, CONFIG_KALLSYMS)");
 	self->len = 16 * sysconf(_SC_PAGESIZE);
-	self->in_use = read_sysfs(SYSFS "keyids_in_use");
 	self->key = new_key("held", CPU_KEY);
 	ASSERT_LT(0, self->key);
 	/* For processes that do not possess it. */
@@ -269,7 +261,7 @@ TEST_F(held, erase_overtakes_encrypt)
 	EXPECT_EQ(-1, self->h->ret);
 	EXPECT_EQ(ENOKEY, self->h->err);
 	EXPECT_EQ(0, self->h->keyid);
-	EXPECT_TRUE(keyids_fall_to(self->in_use));
+	EXPECT_TRUE(keyids_fall_to(0));
 }
 
 /* It comes under what is the key by then. */
@@ -376,11 +368,11 @@ TEST_F(held, erase_passes_a_stuck_stranger)
 	ASSERT_EQ(0, madvise(mem, 2 * self->len, MADV_DONTFORK));
 	ASSERT_TRUE(sit_down(self->h, idle));
 	EXPECT_EQ(0, erase_by_another(self->key));
-	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
+	EXPECT_TRUE(keyids_fall_to(1));
 	/* The worker has gone through all, and would wait for the lock by now. */
 	sleep(1);
 	EXPECT_EQ(0, erase_by_another(other));
-	EXPECT_TRUE(keyids_fall_to(self->in_use));
+	EXPECT_TRUE(keyids_fall_to(0));
 	EXPECT_EQ(0, stand_up(self->h));
 }
 
@@ -419,7 +411,7 @@ TEST_F(held, nobody_waits_for_a_stuck_process)
 	group = write_file(GROUP "/misc.max", "mktme 0");
 	if (group)
 		EXPECT_EQ(EINTR, interrupted(maker(true)));
-	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
+	EXPECT_TRUE(keyids_fall_to(1));
 	for (n = read_sysfs(SYSFS "keyids_in_use"); n < total; n++) {
 		snprintf(name, sizeof(name), "held-%d", n);
 		key = new_key(name, CPU_KEY);

@@ -74,6 +74,18 @@ static inline bool write_number(const char *path, long val)
 	return write_file(path, text);
 }
 
+/* The first line of a file, or an empty one. */
+static inline char *read_line(const char *path, char *line, int size)
+{
+	FILE *f = fopen(path, "r");
+
+	if (!f || !fgets(line, size, f))
+		line[0] = 0;
+	if (f)
+		fclose(f);
+	return line;
+}
+
 /* A setting of the machine: put_back() makes it what it was. */
 struct setting {
 	char path[128], was[64];
@@ -82,13 +94,9 @@ struct setting {
 /* Where one of several words is chosen, that has brackets around it. */
 static inline bool set(struct setting *s, const char *path, const char *text)
 {
-	FILE *f = fopen(path, "r");
-	char line[128] = "", *p;
+	char line[128], *p;
 
-	if (!f || !fgets(line, sizeof(line), f))
-		line[0] = 0;
-	if (f)
-		fclose(f);
+	read_line(path, line, sizeof(line));
 	p = strchr(line, '[');
 	p = p ? p + 1 : line;
 	p[strcspn(p, "]\n")] = 0;
@@ -111,13 +119,9 @@ static inline void put_back(struct setting *s)
 static inline bool set_misc(bool *ours)
 {
 	const char *path = "/sys/fs/cgroup/cgroup.subtree_control";
-	FILE *f = fopen(path, "r");
-	char line[256] = "";
+	char line[256];
 
-	if (f && !fgets(line, sizeof(line), f))
-		line[0] = 0;
-	if (f)
-		fclose(f);
+	read_line(path, line, sizeof(line));
 	*ours = !strstr(line, "misc") && write_file(path, "+misc");
 	return *ours || strstr(line, "misc");
 }

@@ -26,7 +26,7 @@
 
 FIXTURE(service)
 {
-	long page, in_use, bytes;
+	long page;
 	size_t len;
 	char *mem;
 	serial_t key;
@@ -38,8 +38,6 @@ FIXTURE_SETUP(service)
 	SKIP_UNLESS_ALONE();
 	self->page = sysconf(_SC_PAGESIZE);
 	self->len = 16 * self->page;
-	self->in_use = read_sysfs(SYSFS "keyids_in_use");
-	self->bytes = read_sysfs(SYSFS "encrypted_bytes");
 	self->mem = map_anon(self->len);
 	ASSERT_NE(MAP_FAILED, self->mem);
 	self->key = new_key("service", CPU_KEY);
@@ -146,8 +144,8 @@ TEST_F(service, erase)
 	/* Nothing comes under it any more; and that the VMAs stay costs no KeyID. */
 	EXPECT_EQ(-1, encrypt_mprotect(more, self->len, RW, self->key));
 	EXPECT_EQ(ENOKEY, errno);
-	EXPECT_TRUE(keyids_fall_to(self->in_use));
-	EXPECT_EQ(self->bytes, read_sysfs(SYSFS "encrypted_bytes"));
+	EXPECT_TRUE(keyids_fall_to(0));
+	EXPECT_EQ(0, read_sysfs(SYSFS "encrypted_bytes"));
 	EXPECT_EQ(0, keyid_at(self->mem));
 	EXPECT_EQ(0, update_key(self->key, ERASE));
 }
@@ -188,12 +186,12 @@ TEST_F(service, erase_pinned)
 	ASSERT_EQ(0, update_key(self->key, ERASE));
 	EXPECT_TRUE(touch_raises_sigbus(self->mem, false));
 	usleep(200000);
-	EXPECT_EQ(self->in_use + 1, read_sysfs(SYSFS "keyids_in_use"));
-	EXPECT_EQ(self->bytes + self->page, read_sysfs(SYSFS "encrypted_bytes"));
+	EXPECT_EQ(1, read_sysfs(SYSFS "keyids_in_use"));
+	EXPECT_EQ(self->page, read_sysfs(SYSFS "encrypted_bytes"));
 
 	ASSERT_EQ(self->page, read(p[0], got, self->page));
 	EXPECT_FALSE(filled(got, self->page, 3));
-	EXPECT_TRUE(keyids_fall_to(self->in_use));
+	EXPECT_TRUE(keyids_fall_to(0));
 }
 
 TEST_F(service, erase_huge_page)
@@ -207,7 +205,7 @@ TEST_F(service, erase_huge_page)
 	fill(mem, huge, 4);
 	ASSERT_EQ(0, update_key(self->key, ERASE));
 	EXPECT_TRUE(touch_raises_sigbus(mem + huge / 2, false));
-	EXPECT_TRUE(keyids_fall_to(self->in_use));
+	EXPECT_TRUE(keyids_fall_to(0));
 }
 
 struct racer {
@@ -274,7 +272,7 @@ TEST_F(service, erase_races_with_faults)
 	}
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, 0));
 	unlink_key(self->key);
-	EXPECT_TRUE(keyids_fall_to(self->in_use));
+	EXPECT_TRUE(keyids_fall_to(0));
 }
 
 /* Children and grandchildren come up while the key goes: none may keep it. */
@@ -365,7 +363,7 @@ TEST_F(service, erase_races_with_mremap)
 	for (i = 0; i < 2; i++)
 		pthread_join(thread[i], NULL);
 	unlink_key(self->key);
-	EXPECT_TRUE(keyids_fall_to(self->in_use));
+	EXPECT_TRUE(keyids_fall_to(0));
 }
 
 /*
@@ -402,12 +400,12 @@ TEST_F(service, rotate)
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
 	/* The old one is free. */
-	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
+	EXPECT_TRUE(keyids_fall_to(1));
 
 	/* The same name, with add_key: it is the same key. */
 	EXPECT_EQ(self->key, new_key("service", CPU_KEY));
 	EXPECT_TRUE(filled(self->mem, self->len, 5));
-	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
+	EXPECT_TRUE(keyids_fall_to(1));
 }
 
 TEST_F(service, rotate_pinned)
@@ -432,7 +430,7 @@ TEST_F(service, rotate_pinned)
 	EXPECT_EQ(keyid, keyid_at(other));
 	EXPECT_TRUE(filled(self->mem, self->len, 7));
 	EXPECT_TRUE(filled(other, self->len, 6));
-	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
+	EXPECT_TRUE(keyids_fall_to(1));
 
 	ASSERT_EQ(self->page, read(p[0], got, self->page));
 	EXPECT_EQ(0, update_key(self->key, CPU_KEY));
@@ -459,7 +457,7 @@ TEST_F(service, erase_after_rotation)
 	ASSERT_EQ(0, update_key(self->key, ERASE));
 	ASSERT_EQ(self->page, read(p[0], got, self->page));
 	EXPECT_FALSE(filled(got, self->page, 8));
-	EXPECT_TRUE(keyids_fall_to(self->in_use));
+	EXPECT_TRUE(keyids_fall_to(0));
 }
 
 /* Wherever it is killed, a later erase finds all that was under the key. */
@@ -521,7 +519,7 @@ TEST_F(service, killed_rotation)
 		ASSERT_EQ(0, update_key(self->key, CPU_KEY));
 	}
 	EXPECT_LT(0, cut_short);
-	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
+	EXPECT_TRUE(keyids_fall_to(1));
 }
 
 TEST_F(service, update_errors)
@@ -535,7 +533,7 @@ TEST_F(service, update_errors)
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_EQ(-1, update_key(self->key, "type=cpu"));
 	EXPECT_EQ(EINVAL, errno);
-	EXPECT_EQ(self->in_use + 1, read_sysfs(SYSFS "keyids_in_use"));
+	EXPECT_EQ(1, read_sysfs(SYSFS "keyids_in_use"));
 
 	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, self->key,
 			    KEY_POS_VIEW | KEY_POS_SEARCH | KEY_POS_SETATTR, 0, 0));
@@ -649,7 +647,7 @@ TEST_F(service, user_namespace)
 	struct user u = { .key = self->key };
 
 	EXPECT_EQ(0, in_child(in_user_ns, &u));
-	EXPECT_EQ(self->in_use + 1, read_sysfs(SYSFS "keyids_in_use"));
+	EXPECT_EQ(1, read_sysfs(SYSFS "keyids_in_use"));
 }
 
 TEST_F(service, timeout)
@@ -691,10 +689,10 @@ TEST_F(service, find_link_describe)
 	ASSERT_EQ(0, keyctl(KEYCTL_LINK, self->key, ring, 0, 0));
 	ASSERT_EQ(0, unlink_key(self->key));
 	EXPECT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
-	EXPECT_EQ(self->in_use + 1, read_sysfs(SYSFS "keyids_in_use"));
+	EXPECT_EQ(1, read_sysfs(SYSFS "keyids_in_use"));
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, 0));
 	ASSERT_EQ(0, keyctl(KEYCTL_UNLINK, self->key, ring, 0, 0));
-	EXPECT_TRUE(keyids_fall_to(self->in_use));
+	EXPECT_TRUE(keyids_fall_to(0));
 	EXPECT_EQ(-1, encrypt_mprotect(self->mem, self->len, RW, self->key));
 	EXPECT_EQ(ENOKEY, errno);
 }
@@ -716,7 +714,7 @@ TEST_F(service, keyring_restriction)
 	EXPECT_EQ(-1, syscall(__NR_add_key, MKTME_KEY_TYPE, "in", CPU_KEY,
 			      strlen(CPU_KEY), ring));
 	EXPECT_EQ(EPERM, errno);
-	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
+	EXPECT_TRUE(keyids_fall_to(1));
 }
 
 static long read_write_sysctl(const char *path, long val)
@@ -741,7 +739,7 @@ TEST_F(service, quota)
 	read_write_sysctl(path, old);
 	EXPECT_EQ(-1, key);
 	EXPECT_EQ(EDQUOT, err);
-	EXPECT_EQ(self->in_use + 1, read_sysfs(SYSFS "keyids_in_use"));
+	EXPECT_EQ(1, read_sysfs(SYSFS "keyids_in_use"));
 }
 
 /*
@@ -812,13 +810,13 @@ TEST_F(service, cgroup)
 	if (!set_misc(&self->misc))
 		SKIP(return, "no misc controller");
 	EXPECT_EQ(total, misc(CGROUP "/misc.capacity", "mktme"));
-	EXPECT_EQ(self->in_use + 1, misc(CGROUP "/misc.current", "mktme"));
+	EXPECT_EQ(1, misc(CGROUP "/misc.current", "mktme"));
 	mkdir(GROUP, 0755);
 	ASSERT_TRUE(write_file(GROUP "/misc.max", "mktme 2"));
 	EXPECT_EQ(0, in_child(cgroup_member, NULL));
 	/* Its creator is gone, the KeyIDs are free: nobody is charged. */
 	EXPECT_TRUE(charged_falls_to(0));
-	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
+	EXPECT_TRUE(keyids_fall_to(1));
 }
 
 /*
@@ -834,7 +832,7 @@ TEST_F(service, thousands_of_keys)
 	if (total < 16)
 		SKIP(return, "needs 16 KeyIDs");
 	while (made < 3000) {
-		for (i = self->in_use + 1; i < total; i++, made++) {
+		for (i = 1; i < total; i++, made++) {
 			snprintf(name, sizeof(name), "key-%ld", i);
 			key = new_key(name, i & 1 ? CPU_KEY : USER_LONG_KEY);
 			ASSERT_LT(0, key)
@@ -846,7 +844,7 @@ TEST_F(service, thousands_of_keys)
 		}
 		ASSERT_EQ(0, encrypt_mprotect(self->mem, self->page, RW, 0));
 		/* All but the fixture's. */
-		for (i = self->in_use + 1; i < total; i++) {
+		for (i = 1; i < total; i++) {
 			snprintf(name, sizeof(name), "key-%ld", i);
 			key = keyctl(KEYCTL_SEARCH, KEY_SPEC_PROCESS_KEYRING,
 				     (unsigned long)MKTME_KEY_TYPE,
@@ -856,9 +854,9 @@ TEST_F(service, thousands_of_keys)
 			unlink_key(key);
 		}
 		/* Those that were invalidated wait for the key service's collector. */
-		ASSERT_TRUE(keyids_fall_to(self->in_use + 1));
+		ASSERT_TRUE(keyids_fall_to(1));
 	}
-	EXPECT_EQ(self->bytes, read_sysfs(SYSFS "encrypted_bytes"));
+	EXPECT_EQ(0, read_sysfs(SYSFS "encrypted_bytes"));
 }
 
 struct worker {
@@ -947,8 +945,8 @@ TEST_F(service, many_at_once)
 		pthread_join(thread[i], NULL);
 	for (i = 0; i < 8; i++)
 		EXPECT_FALSE(w[i].bad);
-	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
-	EXPECT_EQ(self->bytes, read_sysfs(SYSFS "encrypted_bytes"));
+	EXPECT_TRUE(keyids_fall_to(1));
+	EXPECT_EQ(0, read_sysfs(SYSFS "encrypted_bytes"));
 }
 
 /* What the payload's description says, written once more. */
@@ -1039,7 +1037,7 @@ TEST_F(service, fuzz_payload)
 		}
 	}
 	EXPECT_LT(50, good);
-	EXPECT_TRUE(keyids_fall_to(self->in_use + 1));
+	EXPECT_TRUE(keyids_fall_to(1));
 }
 
 TEST_HARNESS_MAIN
