@@ -136,8 +136,6 @@ typedef struct MktmeRange {
     hwaddr base;
     uint64_t size;
     unsigned package;
-    MemoryRegion *mr;
-    hwaddr offset;              /* in @mr */
     ram_addr_t ram_addr;
     uint8_t *host;
     uint16_t *view;             /* by page */
@@ -620,7 +618,7 @@ void x86_mktme_set_view(X86MktmeState *s, hwaddr addr, unsigned keyid,
  * Call with all vCPUs stopped and s->lock held.
  */
 static void mktme_write_back(X86MktmeState *s, unsigned package,
-                             uint16_t keyid, bool has_rip, uint64_t rip)
+                             uint16_t keyid, uint64_t rip)
 {
     MktmeSlot *slot = &s->packages[package].slots[keyid];
     MktmeRange *r;
@@ -630,7 +628,7 @@ static void mktme_write_back(X86MktmeState *s, unsigned package,
         MktmeStaleLine *stale = g_ptr_array_index(s->stale, j);
 
         r = mktme_find(s, stale->addr);
-        if (has_rip && r && r->package == package && stale->keyid == keyid) {
+        if (r && r->package == package && stale->keyid == keyid) {
             mktme_report(s, MKTME_VIOLATION_KEY_REUSE,
                          stale->addr & TARGET_PAGE_MASK,
                          mktme_line_bit(stale->addr), keyid, keyid, true, rip);
@@ -653,12 +651,10 @@ static void mktme_write_back(X86MktmeState *s, unsigned package,
                 continue;
             }
             if (r->dirty && r->dirty[i]) {
-                if (has_rip) {
-                    mktme_report(s, MKTME_VIOLATION_KEY_REUSE, page,
-                                 r->dirty[i], keyid, keyid, true, rip);
-                    if (s->cache == MKTME_CACHE_MODE_STRICT) {
-                        mktme_put_aside(s, r, page, r->dirty[i]);
-                    }
+                mktme_report(s, MKTME_VIOLATION_KEY_REUSE, page, r->dirty[i],
+                             keyid, keyid, true, rip);
+                if (s->cache == MKTME_CACHE_MODE_STRICT) {
+                    mktme_put_aside(s, r, page, r->dirty[i]);
                 }
                 mktme_clean(r, i, UINT64_MAX);
             }
@@ -918,7 +914,7 @@ MktmeStatus x86_mktme_key_program(X86MktmeState *s, unsigned package,
     slot = &pkg->slots[keyid];
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         mktme_adopt_device_writes(s);
-        mktme_write_back(s, package, keyid, true, rip);
+        mktme_write_back(s, package, keyid, rip);
         mktme_free_cipher(&slot->cipher);
         slot->cipher = cipher;
         slot->state = state;
@@ -1403,8 +1399,6 @@ void x86_mktme_add_ram(X86MktmeState *s, hwaddr base, uint64_t size,
     r->base = base;
     r->size = size;
     r->package = mktme_node_package(s, node);
-    r->mr = mr;
-    r->offset = offset;
     r->host = (uint8_t *)memory_region_get_ram_ptr(mr) + offset;
     r->ram_addr = memory_region_get_ram_addr(mr) + offset;
     r->view = g_new0(uint16_t, size / MKTME_PAGE_SIZE);
