@@ -13,7 +13,7 @@ FLAVOUR ?= cloud-amd64
 export FLAVOUR
 
 .PHONY: help run test keyutils-check selftests-compare cost-check huge-check kunit-check docs-check sparse-check bench \
-	deb deb-check shell build kernel qemu guest debug-kernel off-kernel stock-kernel stock-source stock-qemu \
+	deb deb-check shell build kernel qemu guest debug-kernel off-kernel lockstat-kernel stock-kernel stock-lockstat-kernel stock-source stock-qemu \
 	linux-source qemu-source deps test-deps refresh check bases bisect-check series lint clean distclean
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo 'make debug-kernel   the kernel with KASAN, lockdep and such, for vm/boot --debug-kernel'
 	@echo 'make off-kernel     the patched kernel with the feature configured off'
 	@echo 'make stock-kernel   the kernel without the series, to compare with'
+	@echo 'make lockstat-kernel stock-lockstat-kernel  kernels that count locks, for the bench'
 	@echo 'make stock-qemu     QEMU without the series, for a test that compares'
 	@echo
 	@echo 'make refresh        writes the commits in build/linux/src and build/qemu/src'
@@ -92,7 +93,7 @@ sparse-check: stock-source
 	@tools/deps sparse
 	@prove -v tests/long/sparse.t
 
-bench: build stock-kernel debug-kernel build/tools/insns.so
+bench: build stock-kernel lockstat-kernel stock-lockstat-kernel build/tools/insns.so
 	@tools/deps bench
 	@bench/run $(BENCH)
 
@@ -118,7 +119,7 @@ kernel: linux-source
 stock-source: linux-source
 	@tools/build stock
 
-debug-kernel off-kernel stock-kernel: %-kernel: linux-source
+debug-kernel off-kernel lockstat-kernel stock-kernel stock-lockstat-kernel: %-kernel: linux-source
 	@tools/build linux $*
 
 qemu: qemu-source
