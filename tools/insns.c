@@ -8,7 +8,7 @@
  * a count begins and 1 where it ends (tests/guest/count.h).  FILE gets a line for each
  * count, in the order of their ends: instructions, without those next; what string
  * instructions repeat (REP), each time; cache line flushes (CLFLUSH, CLFLUSHOPT); TLB
- * flushes (INVLPG, INVPCID, writes to CR3); PCONFIGs; and for each at=, how often the
+ * flushes (INVLPG, INVPCID, writes to CR3); PCONFIGs; WBINVDs; and for each at=, how often the
  * instructions at these virtual addresses were executed, such as the beginnings of
  * functions.
  *
@@ -25,7 +25,7 @@
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
-enum { INSNS, REPS, FLUSHES, TLB, PCONFIG, AT, COUNTS = AT + 8 };
+enum { INSNS, REPS, FLUSHES, TLB, PCONFIG, WBINVD, AT, COUNTS = AT + 8 };
 
 /* With several CPUs counts[] has them: they take turns under -icount */
 static struct qemu_plugin_scoreboard *scores;
@@ -98,6 +98,11 @@ static bool is_pconfig(const uint8_t *b, size_t size)
 	return size == 3 && b[0] == 0x0f && b[1] == 0x01 && b[2] == 0xc5;
 }
 
+static bool is_wbinvd(const uint8_t *b, size_t size)
+{
+	return size == 2 && b[0] == 0x0f && b[1] == 0x09;
+}
+
 static void bump(unsigned int cpu, void *count)
 {
 	++*(uint64_t *)count;
@@ -137,6 +142,8 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 			add(insn, TLB);
 		if (is_pconfig(b, size))
 			add(insn, PCONFIG);
+		if (is_wbinvd(b, size))
+			add(insn, WBINVD);
 		if (size == 8 && !memcmp(b, point, 4) && !b[5] && b[6] == 0x4b && b[7] == 0x4d)
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, b[4] ? end : begin,
 				QEMU_PLUGIN_CB_NO_REGS, NULL);

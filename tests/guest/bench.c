@@ -2,11 +2,15 @@
 /*
  * bench MODE [KEY KEY2]: does what bench/run is to count, on memory under no key or
  * under KEY; KEY2 is one to change to.  A count's line says: table, x, series, divisor
- * (what one asks for is the count divided by it), separated by tabs.
+ * (what one asks for is the count divided by it), separated by tabs.  Table "warm" is
+ * none: what comes first is not as what follows.
  */
 #include <err.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -77,21 +81,22 @@ static void by_vmas(void)
 	int pkey = pkey_alloc(0, 0);
 
 	for (size_t n = 1; n <= 10000; n *= 10) {
-		for (int t = 0; t < TIMES; t++) {
+		for (int t = 0; t <= TIMES; t++) {
+			const char *table = t ? "vmas" : "warm";
 			char *p = vmas(n);
 
-			COUNT(mprotect(p, n * PAGE, RW), "vmas\t%zu\tmprotect\t1\n", n);
+			COUNT(mprotect(p, n * PAGE, RW), "%s\t%zu\tmprotect\t1\n", table, n);
 			munmap(p, n * PAGE);
 			if (pkey > 0) {
 				p = vmas(n);
 				COUNT(pkey_mprotect(p, n * PAGE, RW, pkey),
-				      "vmas\t%zu\tpkey_mprotect\t1\n", n);
+				      "%s\t%zu\tpkey_mprotect\t1\n", table, n);
 				munmap(p, n * PAGE);
 			}
 			if (!key)
 				continue;
 			p = vmas(n);
-			COUNT(encrypt(p, n * PAGE, key), "vmas\t%zu\tencrypt_mprotect\t1\n", n);
+			COUNT(encrypt(p, n * PAGE, key), "%s\t%zu\tencrypt_mprotect\t1\n", table, n);
 			munmap(p, n * PAGE);
 		}
 	}
@@ -103,6 +108,7 @@ static void by_size(void)
 		const char *name;
 		int advice;
 	} pages[] = { { "4K pages", MADV_NOHUGEPAGE }, { "huge pages", MADV_HUGEPAGE } };
+	int pkey = pkey_alloc(0, 0);
 
 	for (int k = 0; k < 2; k++) {
 		for (size_t size = 0; size <= 1UL << 30; size = size ? size * 8 : k ? HUGE : PAGE) {
@@ -118,6 +124,11 @@ static void by_size(void)
 				COUNT(mprotect(p, len, PROT_READ), "size\t%zu\tmprotect, %s\t1\n",
 				      size, pages[k].name);
 				mprotect(p, len, RW);
+				if (pkey > 0) {
+					COUNT(pkey_mprotect(p, len, RW, pkey), "size\t%zu\tpkey_mprotect, %s\t1\n",
+					      size, pages[k].name);
+					pkey_mprotect(p, len, RW, 0);
+				}
 				if (key) {
 					COUNT(encrypt(p, len, key), "size\t%zu\tencrypt, %s\t1\n",
 					      size, pages[k].name);
@@ -129,6 +140,97 @@ static void by_size(void)
 				munmap(p, len);
 			}
 		}
+	}
+}
+
+static void *busy(void *unused)
+{
+	for (;;)
+		asm volatile("pause");
+	return NULL;
+}
+
+/* On another CPU the same memory is in use: how often is that interrupted? */
+static void shootdowns(void)
+{
+	static const struct {
+		const char *name;
+		int advice;
+	} pages[] = { { "4K pages", MADV_NOHUGEPAGE }, { "huge pages", MADV_HUGEPAGE } };
+	const size_t len = 8 * HUGE;
+	pthread_t thread;
+	cpu_set_t cpu;
+
+	CPU_ZERO(&cpu);
+	CPU_SET(0, &cpu);
+	if (sched_setaffinity(0, sizeof(cpu), &cpu))
+		err(1, "sched_setaffinity");
+	errno = pthread_create(&thread, NULL, busy, NULL);
+	if (errno)
+		err(1, "pthread_create");
+	CPU_ZERO(&cpu);
+	CPU_SET(1, &cpu);
+	errno = pthread_setaffinity_np(thread, sizeof(cpu), &cpu);
+	if (errno)
+		err(1, "pthread_setaffinity_np");
+
+	for (int k = 0; k < 2; k++) {
+		for (int t = 0; t <= TIMES; t++) {
+			const char *table = t ? "shootdowns" : "warm", *x = pages[k].name;
+			char *p = map_at(len, pages[k].advice, 0);
+
+			touch(p, len, PAGE);
+			COUNT(mprotect(p, len, PROT_READ), "%s\t%s\tmprotect\t1\n", table, x);
+			mprotect(p, len, RW);
+			if (key) {
+				COUNT(encrypt(p, len, key), "%s\t%s\tencrypt_mprotect\t1\n", table, x);
+				COUNT(encrypt(p, len, key2), "%s\t%s\tto another key\t1\n", table, x);
+				COUNT(encrypt(p, len, 0), "%s\t%s\tto no key\t1\n", table, x);
+				encrypt(p, len, key);
+			}
+			COUNT(madvise(p, len, MADV_DONTNEED), "%s\t%s\tMADV_DONTNEED\t1\n", table, x);
+			munmap(p, len);
+		}
+	}
+}
+
+static void set(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || write(fd, value, strlen(value)) < 0)
+		err(1, "%s", path);
+	close(fd);
+}
+
+/* No CPU keeps pages for their key any more: as if none had been freed before */
+static void drop(void)
+{
+	set("/proc/sys/vm/drop_caches", "2");
+}
+
+/* A process ends, and memory of its own with it */
+static void owner_exits(size_t len, const char *what)
+{
+	int ready[2], end[2];
+	pid_t pid;
+	char c;
+
+	if (pipe(ready) || pipe(end))
+		err(1, "pipe");
+	drop();
+	pid = fork();
+	if (!pid) {
+		touch(map(len, MADV_NOHUGEPAGE), len, PAGE);
+		_exit(write(ready[1], "x", 1) != 1 || read(end[0], &c, 1) != 1);
+	}
+	if (read(ready[0], &c, 1) != 1)
+		err(1, "pipe");
+	COUNT(if (write(end[1], "x", 1) != 1) err(1, "pipe"); waitpid(pid, NULL, 0),
+	      "faults\texit with %s of its own\tall\t%zu\n", what, len / PAGE);
+	for (int i = 0; i < 2; i++) {
+		close(ready[i]);
+		close(end[i]);
 	}
 }
 
@@ -157,6 +259,7 @@ static void life(size_t len, int advice, size_t page, const char *of)
 	char *p = map(len, advice);
 	pid_t pid;
 
+	drop();
 	COUNT(touch(p, len, page), "faults\tfault of %s\tall\t%zu\n", of, len / page);
 	pid = fork();
 	if (!pid) {
@@ -190,9 +293,10 @@ static void faults(void)
 	for (int t = 0; t < 3; t++)
 		child_exits("1 GiB");
 	munmap(p, 1UL << 30);
+	for (int t = 0; t < 3; t++)
+		owner_exits(1UL << 28, "256 MiB");
 }
 
-/* How often are pages flushed that go back to the key they had? */
 /* Nothing to count, but something to look at: $KEYS keys, each with its KeyID */
 static void memory(void)
 {
@@ -215,10 +319,13 @@ static void scale(void)
 {
 	static const char payload[] = "type=cpu algorithm=aes-xts-128";
 	int n = atoi(getenv("CPUS") ?: "1"), ready[2], go[2];
+	pid_t pids[64];
 	const char *under = getenv("UNDER") ?: "none";
 	const size_t len = 4 * HUGE;
 	char c;
 
+	if (n < 1 || n > 64)
+		errx(1, "scale: 1 to 64 CPUs");
 	if (pipe(ready) || pipe(go))
 		err(1, "pipe");
 	for (int i = 0; i < n; i++) {
@@ -232,7 +339,8 @@ static void scale(void)
 			key = 0;
 		if (key < 0)
 			err(1, "add_key");
-		if (fork())
+		pids[i] = fork();
+		if (pids[i])
 			continue;
 		CPU_ZERO(&cpu);
 		CPU_SET(i, &cpu);
@@ -246,18 +354,25 @@ static void scale(void)
 			touch(p, len, PAGE);
 			madvise(p, len, MADV_DONTNEED);
 		}
-		_exit(0);
+		/* What its end takes is not asked for */
+		if (write(ready[1], "", 1) == 1)
+			pause();
+		_exit(1);
 	}
 	for (int i = 0; i < n; i++)
 		if (read(ready[0], &c, 1) != 1)
 			err(1, "pipe");
-	if (system("echo 0 >/proc/lock_stat; echo 1 >/proc/sys/kernel/lock_stat"))
-		err(1, "lock_stat");
+	set("/proc/lock_stat", "0");
+	set("/proc/sys/kernel/lock_stat", "1");
 	close(go[1]);
+	for (int i = 0; i < n; i++)
+		if (read(ready[0], &c, 1) != 1)
+			err(1, "pipe");
+	set("/proc/sys/kernel/lock_stat", "0");
+	for (int i = 0; i < n; i++)
+		kill(pids[i], SIGKILL);
 	while (wait(NULL) > 0)
 		;
-	if (system("echo 0 >/proc/sys/kernel/lock_stat"))
-		err(1, "lock_stat");
 	printf("pages %zu\n", n * TIMES * len / PAGE);
 }
 
@@ -274,15 +389,29 @@ static int point(int argc, char **argv)
 	return 0;
 }
 
+/* All of it under one key, or half of it under each of two: by turns */
 static void churn(void)
 {
-	const size_t len = HUGE;
-	char *p = map(len, MADV_NOHUGEPAGE);
+	for (size_t len = HUGE / 2; len <= 8 * HUGE; len *= 2) {
+		char *p = map(len, MADV_NOHUGEPAGE), *q = map_at(len / 2, MADV_NOHUGEPAGE, 0);
 
-	for (int round = 1; round <= 16; round++)
-		COUNT(touch(p, len, PAGE);
-		      madvise(p, len, MADV_DONTNEED),
-		      "churn\t%d\trounds of touch and free\t%zu\n", round, len / PAGE);
+		if (key2 && encrypt(q, len / 2, key2))
+			err(1, "encrypt_mprotect");
+		drop();
+		for (int t = 0; t < 2 + TIMES; t++)
+			COUNT(touch(p, len, PAGE);
+			      madvise(p, len, MADV_DONTNEED),
+			      "%s\t%zu\tof one key\t%zu\n", t < 2 ? "warm" : "churn", len, len / PAGE);
+		drop();
+		for (int t = 0; t < 2 + TIMES; t++)
+			COUNT(touch(p, len / 2, PAGE);
+			      madvise(p, len / 2, MADV_DONTNEED);
+			      touch(q, len / 2, PAGE);
+			      madvise(q, len / 2, MADV_DONTNEED),
+			      "%s\t%zu\tof two keys by turns\t%zu\n", t < 2 ? "warm" : "churn", len, len / PAGE);
+		munmap(p, len);
+		munmap(q, len / 2);
+	}
 }
 
 #define IO	(64UL << 10)
@@ -315,30 +444,7 @@ static void access_to(void)
 	}
 }
 
-static void erase(void)
-{
-	static const char payload[] = "type=cpu algorithm=aes-xts-128";
-
-	for (size_t size = PAGE; size <= 1UL << 28; size *= 16) {
-		for (int t = 0; t < TIMES; t++) {
-			key_serial_t k = add_key("mktme", "e", payload, strlen(payload),
-						 KEY_SPEC_PROCESS_KEYRING);
-			char *p = map_at(size, MADV_NOHUGEPAGE, 0);
-
-			if (k < 0 || encrypt(p, size, k))
-				err(1, "erase");
-			touch(p, size, PAGE);
-			COUNT(overwrite(p, size), "erase\t%zu\toverwritten\t1\n", size);
-			COUNT(if (keyctl_update(k, "erase", 5)) err(1, "keyctl"),
-			      "erase\t%zu\terased\t1\n", size);
-			munmap(p, size);
-			keyctl_unlink(k, KEY_SPEC_PROCESS_KEYRING);
-		}
-	}
-}
-
-/* The KeyID is cleared by a worker */
-static bool all_free(void)
+static int keyids_in_use(void)
 {
 	char n[8] = "";
 	int fd = open("/sys/kernel/mm/mktme/keyids_in_use", O_RDONLY);
@@ -346,7 +452,63 @@ static bool all_free(void)
 	if (fd < 0 || read(fd, n, sizeof(n) - 1) < 1)
 		err(1, "keyids_in_use");
 	close(fd);
-	return !atoi(n);
+	return atoi(n);
+}
+
+/* Workers take pages back and clear the KeyID.  Asked seldom, for asking counts as well. */
+static void fall_to(int n)
+{
+	while (keyids_in_use() > n)
+		usleep(20000);
+}
+
+/* Before all that does not ask for it: workers wait until this CPU is free */
+static void first(bool yes)
+{
+	struct sched_param p = { .sched_priority = yes };
+
+	if (sched_setscheduler(0, yes ? SCHED_FIFO : SCHED_OTHER, &p))
+		err(1, "sched_setscheduler");
+}
+
+static char *under_new_key(size_t size, key_serial_t *k)
+{
+	static const char payload[] = "type=cpu algorithm=aes-xts-128";
+	char *p = map_at(size, MADV_NOHUGEPAGE, 0);
+
+	*k = add_key("mktme", "e", payload, strlen(payload), KEY_SPEC_PROCESS_KEYRING);
+	if (*k < 0 || encrypt(p, size, *k))
+		err(1, "erase");
+	touch(p, size, PAGE);
+	return p;
+}
+
+static void erase(void)
+{
+	int before = keyids_in_use();
+
+	for (size_t size = PAGE; size <= 1UL << 28; size *= 16) {
+		for (int t = 0; t < TIMES; t++) {
+			key_serial_t k;
+			char *p = under_new_key(size, &k);
+
+			COUNT(overwrite(p, size), "erase\t%zu\toverwritten\t1\n", size);
+			first(true);
+			COUNT(munmap(p, size), "erase\t%zu\tunmapped, not erased\t1\n", size);
+			first(false);
+			keyctl_unlink(k, KEY_SPEC_PROCESS_KEYRING);
+			fall_to(before);
+
+			p = under_new_key(size, &k);
+			first(true);
+			COUNT(if (keyctl_update(k, "erase", 5)) err(1, "keyctl"),
+			      "erase\t%zu\terased\t1\n", size);
+			COUNT(first(false); fall_to(before),
+			      "erase\t%zu\tuntil its pages are free\t1\n", size);
+			munmap(p, size);
+			keyctl_unlink(k, KEY_SPEC_PROCESS_KEYRING);
+		}
+	}
 }
 
 /* x: the packages, by bench/run */
@@ -354,17 +516,28 @@ static void keys(void)
 {
 	static const char payload[] = "type=cpu algorithm=aes-xts-128";
 	const char *packages = getenv("PACKAGES") ?: "1";
+	bool mktme = !access("/sys/kernel/mm/mktme", F_OK);
 
-	for (int t = 0; t < TIMES; t++) {
+	for (int t = 0; t <= TIMES; t++) {
+		const char *table = t ? "keys" : "warm";
 		key_serial_t k;
 
-		COUNT(k = add_key("mktme", "e", payload, strlen(payload), KEY_SPEC_PROCESS_KEYRING),
-		      "keys\t%s\tadd_key\t1\n", packages);
+		COUNT(k = add_key("user", "e", payload, strlen(payload), KEY_SPEC_PROCESS_KEYRING),
+		      "%s\t%s\tadd_key of type user\t1\n", table, packages);
 		if (k < 0)
 			err(1, "add_key");
-		COUNT(keyctl_invalidate(k);
-		      while (!all_free())
-			      sched_yield(), "keys\t%s\tteardown\t1\n", packages);
+		COUNT(keyctl_invalidate(k); usleep(200000),
+		      "%s\t%s\tits end, and 200 ms\t1\n", table, packages);
+		if (!mktme)
+			continue;
+		COUNT(k = add_key("mktme", "e", payload, strlen(payload), KEY_SPEC_PROCESS_KEYRING),
+		      "%s\t%s\tadd_key of type mktme\t1\n", table, packages);
+		if (k < 0)
+			err(1, "add_key");
+		COUNT(keyctl_invalidate(k); usleep(200000),
+		      "%s\t%s\tits end, and 200 ms, mktme\t1\n", table, packages);
+		if (mktme && keyids_in_use())
+			errx(1, "the KeyID is not back after 200 ms");
 	}
 }
 
@@ -376,7 +549,7 @@ int main(int argc, char **argv)
 	} modes[] = {
 		{ "vmas", by_vmas }, { "size", by_size }, { "faults", faults }, { "churn", churn },
 		{ "access", access_to }, { "erase", erase }, { "keys", keys },
-		{ "memory", memory }, { "scale", scale },
+		{ "memory", memory }, { "scale", scale }, { "shootdowns", shootdowns },
 	};
 
 	if (argc > 1 && !strcmp(argv[1], "point"))
@@ -389,5 +562,5 @@ int main(int argc, char **argv)
 			return 0;
 		}
 	}
-	errx(1, "bench vmas|size|faults|churn|access|erase|keys|memory|scale [KEY KEY2]");
+	errx(1, "bench vmas|size|shootdowns|faults|churn|access|erase|keys|memory|scale [KEY KEY2]");
 }

@@ -2,7 +2,8 @@
 /*
  * viewcost: memory under a key in the emulator, beside plain memory
  *
- *   viewcost           what a workload costs in both, and a switch of views; in nanoseconds
+ *   viewcost           what a switch of views takes, in nanoseconds
+ *   viewcost plain|key N  N times a workload, in plain memory or under a key
  *   viewcost work CMD  runs CMD before and after a workload under a key, once it is in view
  *   viewcost hot CMD   runs CMD 0 before and CMD 1 after HOT stores to few lines of a page
  */
@@ -22,7 +23,6 @@
 
 #define RW	(PROT_READ | PROT_WRITE)
 #define SIZE	(8 << 20)
-#define ROUNDS	5
 #define SWITCHES 2000
 #define DIRECT_MAP 0xffff888000000000
 #define HOT	300000
@@ -36,9 +36,9 @@ static uint64_t now(void)
 }
 
 /* Reads and writes all over the memory, and then here and there */
-static uint64_t work(volatile uint64_t *p)
+static void work(volatile uint64_t *p)
 {
-	uint64_t start = now(), x = 1;
+	uint64_t x = 1;
 
 	for (int i = 0; i < SIZE / 8; i++)
 		p[i] += i;
@@ -46,7 +46,6 @@ static uint64_t work(volatile uint64_t *p)
 		x = x * 6364136223846793005ull + 1442695040888963407ull;
 		p[(x >> 33) % (SIZE / 8)] ^= x;
 	}
-	return now() - start;
 }
 
 static void *memory(void)
@@ -119,17 +118,10 @@ static void cost(void)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY), kcore = open("/proc/kcore", O_RDONLY);
 	volatile uint64_t *p = memory(), *q = memory_under_a_key();
-	uint64_t plain = -1, under = -1, t, none;
+	uint64_t t, none;
 
-	/* The least of each: the rest is what else the machine did */
-	for (int i = 0; i < ROUNDS; i++) {
-		t = work(p);
-		plain = t < plain ? t : plain;
-		t = work(q);
-		under = t < under ? t : under;
-	}
-	printf("plain %llu\nunder-a-key %llu\n", (unsigned long long)plain, (unsigned long long)under);
-
+	(void)*p;
+	(void)*q;
 	/* The page through KeyID 0: nothing may be dirty */
 	flush(q);
 	none = in_turn(q, pagemap, kcore, p);
@@ -155,7 +147,13 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (argc != 3)
-		errx(2, "usage: %s [work|hot CMD]", argv[0]);
+		errx(2, "usage: %s [plain|key N | work|hot CMD]", argv[0]);
+	if (!strcmp(argv[1], "plain") || !strcmp(argv[1], "key")) {
+		p = *argv[1] == 'k' ? memory_under_a_key() : memory();
+		for (int i = atoi(argv[2]); i > 0; i--)
+			work(p);
+		return 0;
+	}
 	for (int i = 0; i < 2; i++)
 		snprintf(command[i], sizeof(command[i]), "%s %d", argv[2], i);
 	p = memory_under_a_key();
