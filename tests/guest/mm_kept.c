@@ -33,15 +33,17 @@ static void end_of(int key, long in_use)
 
 int main(void)
 {
-	char *p, *q, *many;
+	char *p, *q, *many, *other;
 
 	p = map_under(N * PAGE, A);
 	q = map_under(N * PAGE, B);
 	many = map_under(2 * MAX * PAGE, A);
+	other = map_under(MAX * PAGE, B);
 	/* Page tables, so that nothing else is allocated below */
 	madvise(p, N * PAGE, MADV_NOHUGEPAGE);
 	madvise(q, N * PAGE, MADV_NOHUGEPAGE);
 	madvise(many, 2 * MAX * PAGE, MADV_NOHUGEPAGE);
+	madvise(other, MAX * PAGE, MADV_NOHUGEPAGE);
 
 	FLUSHES(N, "pages come under a key", touch(p, N * PAGE));
 	fill(p, N * PAGE, 100);
@@ -58,21 +60,28 @@ int main(void)
 	fill(q, N * PAGE, 300);
 	check("none of the other key's", q, N * PAGE, 300, B);
 	FLUSHES(0, "they are freed too", let_go(q, N * PAGE));
-	FLUSHES(N, "the first key's are not the first at hand", touch(p, N * PAGE));
+	FLUSHES(0, "the first key's come back, though the other's were freed last",
+		touch(p, N * PAGE));
+	result(zeroed(p, N * PAGE), "with nothing in them");
 
-	let_go(p, N * PAGE);	/* N of A, N of B, N of A */
+	let_go(p, N * PAGE);	/* N of A, N of B */
 	FLUSHES(2 * MAX - N, "more pages come under a key", touch(many, 2 * MAX * PAGE));
 	fill(many, 2 * MAX * PAGE, 5000);
 	check("more pages", many, 2 * MAX * PAGE, 5000, A);
-	FLUSHES(2 * MAX + 2 * N - MAX, "what is too much goes, the oldest first",
-		let_go(many, 2 * MAX * PAGE));
-	FLUSHES(MAX, "as many as are kept come back", touch(many, 2 * MAX * PAGE));
+	FLUSHES(2 * MAX - (MAX - N), "what is too much is not kept", let_go(many, 2 * MAX * PAGE));
+	FLUSHES(2 * MAX - (MAX - N), "as many as are kept come back", touch(many, 2 * MAX * PAGE));
 	result(zeroed(many, 2 * MAX * PAGE), "with nothing in them");
+	let_go(many, 2 * MAX * PAGE);	/* MAX - N of A, N of B */
+
+	FLUSHES(MAX - N, "the other key's are left in peace", touch(other, MAX * PAGE));
+	FLUSHES(MAX - N, "who has most makes room for who has less", let_go(other, MAX * PAGE));
+	FLUSHES(2 * MAX - MAX / 2, "until each has half", touch(many, 2 * MAX * PAGE));
 	let_go(many, 2 * MAX * PAGE);
 
 	munmap(p, N * PAGE);
 	munmap(q, N * PAGE);
 	munmap(many, 2 * MAX * PAGE);
-	FLUSHES(MAX, "the key goes, and what was kept for it", end_of(A, keyids_in_use()));
+	munmap(other, MAX * PAGE);
+	FLUSHES(MAX / 2, "the key goes, and what was kept for it", end_of(A, keyids_in_use()));
 	return 0;
 }
