@@ -52,6 +52,7 @@ failure "a kernel that warns" 125 'kernel says: WARNING: ' -- 'echo "WARNING: CP
 failure "a rule for caches that is broken" 125 'caches were not written back .*: [1-9][0-9]* violations' --cache strict -- '/tests/views; exit 0'
 failure "QEMU's own refusal" 125 'QEMU ended with status 1' --keyid-bits 99 -- true
 refused "--add of nothing" 'no such file' "$TOP/vm/boot" --add "$T/nothing" --exec true
+refused "--add to where the guest mounts something" 'another path' "$TOP/vm/boot" --add /bin/true:/tmp/true --exec true
 refused "an uneven --smp" "can't be shared evenly" "$TOP/vm/boot" --sockets 2 --smp 3 --exec true
 refused "a kernel that isn't there" "no such file" "$TOP/vm/boot" --kernel "$T/none" --exec true
 
