@@ -397,10 +397,12 @@ static void flush_and_take_back(struct mktme_key *key, struct page *page,
  * Kept pages
  *
  * A page that returns to its key needs no flush, neither when it is freed nor
- * when it is allocated.  So each CPU keeps the single pages that were freed
- * last, whichever keys they are under, with the reference on the key.  They are
- * handed out as they came, the last one first, and leave as the oldest when
- * there are too many of them.
+ * when it is allocated.  So each CPU keeps single pages that were freed, with
+ * the reference on the key.  They are on lists by KeyID, so that those who share
+ * a CPU, each with a key, do not find each other's; and are handed out as they
+ * came, the last one first.  Where there are too many of them, the longest list
+ * loses its oldest page, unless it is the one that a page would be added to:
+ * then that is not kept.
  *
  * As the page allocator's own lists for a CPU, they are drained when a range of
  * memory is to be emptied, and a shrinker drains them when memory is short.
@@ -408,14 +410,47 @@ static void flush_and_take_back(struct mktme_key *key, struct page *page,
  * it, or its KeyID is awaited.
  */
 #define MKTME_MAX_KEPT	512
+#define MKTME_KEPT_LISTS	16
 
 struct mktme_kept {
 	spinlock_t lock;
 	unsigned int nr;
-	struct list_head pages;
+	unsigned short len[MKTME_KEPT_LISTS];
+	struct list_head pages[MKTME_KEPT_LISTS];
 };
 
 static DEFINE_PER_CPU(struct mktme_kept, mktme_kept);
+
+static unsigned int kept_list(const struct mktme_key *key)
+{
+	return key->keyid % MKTME_KEPT_LISTS;
+}
+
+static void move_kept_page(struct mktme_kept *kept, struct page *page,
+			   struct list_head *to)
+{
+	list_move(&page->lru, to);
+	kept->len[kept_list(page_mktme_key(page))]--;
+	WRITE_ONCE(kept->nr, kept->nr - 1);
+}
+
+/* Make room for a page on list @i.  Returns: whether there is. */
+static bool make_room(struct mktme_kept *kept, unsigned int i,
+		      struct list_head *to)
+{
+	unsigned int j, longest = i;
+
+	if (kept->nr < MKTME_MAX_KEPT)
+		return true;
+	for (j = 0; j < MKTME_KEPT_LISTS; j++)
+		if (kept->len[j] > kept->len[longest])
+			longest = j;
+	if (longest == i)
+		return false;
+	move_kept_page(kept, list_last_entry(&kept->pages[longest],
+					     struct page, lru), to);
+	return true;
+}
 
 static void free_kept_page(struct page *page)
 {
@@ -435,8 +470,9 @@ static bool keep_page(struct mktme_key *key, struct page *page)
 {
 	/* The lock protects it from other CPUs, which may be this task's next. */
 	struct mktme_kept *kept = raw_cpu_ptr(&mktme_kept);
-	struct page *oldest = NULL;
+	unsigned int i = kept_list(key);
 	unsigned long flags;
+	LIST_HEAD(oldest);
 	bool keep;
 
 	/* Freed memory is to be cleared, or would not be asked for here. */
@@ -447,23 +483,20 @@ static bool keep_page(struct mktme_key *key, struct page *page)
 	spin_lock_irqsave(&kept->lock, flags);
 	/* Whoever makes one of these so drains afterwards. */
 	keep = !percpu_ref_is_dying(&key->ref) &&
-	       !READ_ONCE(key->superseded) && !is_migrate_isolate_page(page);
+	       !READ_ONCE(key->superseded) && !is_migrate_isolate_page(page) &&
+	       make_room(kept, i, &oldest);
 	if (keep) {
 		page->mapping = NULL;
 		page->private = 0;
 		page->flags &= ~PAGE_FLAGS_CHECK_AT_PREP | __PG_ENCRYPTED;
-		list_add(&page->lru, &kept->pages);
-		if (kept->nr == MKTME_MAX_KEPT) {
-			oldest = list_last_entry(&kept->pages, struct page, lru);
-			list_del(&oldest->lru);
-		} else {
-			WRITE_ONCE(kept->nr, kept->nr + 1);
-		}
+		list_add(&page->lru, &kept->pages[i]);
+		kept->len[i]++;
+		WRITE_ONCE(kept->nr, kept->nr + 1);
 	}
 	spin_unlock_irqrestore(&kept->lock, flags);
 
-	if (oldest)
-		free_kept_page(oldest);
+	if (!list_empty(&oldest))
+		free_kept_page(list_first_entry(&oldest, struct page, lru));
 	return keep;
 }
 
@@ -483,15 +516,15 @@ struct folio *mktme_take_kept(struct mktme_key *key, int nid, bool zero)
 	struct mktme_kept *kept = raw_cpu_ptr(&mktme_kept);
 	struct page *page;
 	unsigned long flags;
+	LIST_HEAD(taken);
 
 	spin_lock_irqsave(&kept->lock, flags);
-	page = list_first_entry_or_null(&kept->pages, struct page, lru);
-	if (page && page_mktme_key(page) == key && page_to_nid(page) == nid) {
-		list_del(&page->lru);
-		WRITE_ONCE(kept->nr, kept->nr - 1);
-	} else {
+	page = list_first_entry_or_null(&kept->pages[kept_list(key)],
+					struct page, lru);
+	if (page && page_mktme_key(page) == key && page_to_nid(page) == nid)
+		move_kept_page(kept, page, &taken);
+	else
 		page = NULL;
-	}
 	spin_unlock_irqrestore(&kept->lock, flags);
 	if (!page)
 		return NULL;
@@ -520,17 +553,20 @@ static unsigned long drain_kept(struct mktme_key *key, struct zone *zone)
 		struct mktme_kept *kept = per_cpu_ptr(&mktme_kept, cpu);
 		struct page *page, *next;
 		LIST_HEAD(pages);
+		unsigned int i;
 
 		if (!READ_ONCE(kept->nr))
 			continue;
 		spin_lock_irqsave(&kept->lock, flags);
-		list_for_each_entry_safe(page, next, &kept->pages, lru) {
-			if ((key && page_mktme_key(page) != key) ||
-			    (zone && page_zone(page) != zone))
-				continue;
-			list_move(&page->lru, &pages);
-			WRITE_ONCE(kept->nr, kept->nr - 1);
-			nr++;
+		for (i = 0; i < MKTME_KEPT_LISTS; i++) {
+			list_for_each_entry_safe(page, next, &kept->pages[i],
+						 lru) {
+				if ((key && page_mktme_key(page) != key) ||
+				    (zone && page_zone(page) != zone))
+					continue;
+				move_kept_page(kept, page, &pages);
+				nr++;
+			}
 		}
 		spin_unlock_irqrestore(&kept->lock, flags);
 
@@ -1794,7 +1830,7 @@ static int __init mktme_init(void)
 {
 	struct shrinker *shrinker;
 	unsigned long algorithms;
-	unsigned int cpu;
+	unsigned int cpu, i;
 	int ret;
 
 	if (!mktme_keyid_mask)
@@ -1837,7 +1873,8 @@ static int __init mktme_init(void)
 		struct mktme_kept *kept = per_cpu_ptr(&mktme_kept, cpu);
 
 		spin_lock_init(&kept->lock);
-		INIT_LIST_HEAD(&kept->pages);
+		for (i = 0; i < MKTME_KEPT_LISTS; i++)
+			INIT_LIST_HEAD(&kept->pages[i]);
 	}
 
 	shrinker = shrinker_alloc(0, "mktme-kept");

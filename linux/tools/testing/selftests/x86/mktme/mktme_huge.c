@@ -59,6 +59,12 @@ static bool zero_some(char *mem, size_t len, size_t step)
 	return true;
 }
 
+/* Of a key that a test may not have had. */
+static long bytes_left(long keyid)
+{
+	return keyid ? key_bytes(keyid) : 0;
+}
+
 FIXTURE(hugetlb)
 {
 	size_t size, len, step;
@@ -121,6 +127,7 @@ FIXTURE_SETUP(hugetlb)
 	char path[128];
 
 	SKIP_WITHOUT_MKTME();
+	SKIP_WITHOUT_KEYIDS(1, 0);
 	self->size = 1UL << variant->shift;
 	self->len = self->size * variant->pages;
 	self->step = 4096;
@@ -132,12 +139,8 @@ FIXTURE_SETUP(hugetlb)
 		SKIP(return, "others have huge pages of this size");
 	self->key = new_key("one", CPU_KEY);
 	ASSERT_LT(0, self->key);
-	self->key2 = new_key("two", CPU_KEY);
-	ASSERT_LT(0, self->key2);
 	self->keyid = key_keyid(self->key);
-	self->keyid2 = key_keyid(self->key2);
 	ASSERT_LT(0, self->keyid);
-	ASSERT_LT(0, self->keyid2);
 
 	/* Last, since a setup that fails is not torn down. */
 	if (!set_pool(self->dir, 2 * variant->pages)) {
@@ -164,8 +167,8 @@ FIXTURE_TEARDOWN(hugetlb)
 	/* All of them have come back. */
 	EXPECT_EQ(2 * variant->pages, pool(self->dir, "free_hugepages"));
 	EXPECT_EQ(0, pool(self->dir, "resv_hugepages"));
-	EXPECT_EQ(0, key_bytes(self->keyid));
-	EXPECT_EQ(0, key_bytes(self->keyid2));
+	EXPECT_EQ(0, bytes_left(self->keyid));
+	EXPECT_EQ(0, bytes_left(self->keyid2));
 	EXPECT_TRUE(set_pool(self->dir, 0));
 	put_back(&self->optimize);
 	put_back(&self->overcommit);
@@ -195,6 +198,7 @@ TEST_F_TIMEOUT(hugetlb, contents_are_kept, 300)
 {
 	long free;
 
+	MAKE_KEY2();
 	fill_some(self->mem, self->len, self->step, 2);
 	free = pool(self->dir, "free_hugepages");
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
@@ -269,6 +273,7 @@ TEST_F_TIMEOUT(hugetlb, fork_and_copy, 300)
 	char c = 0;
 	pid_t pid;
 
+	MAKE_KEY2();
 	ASSERT_EQ(0, pipe(go));
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
 	fill_some(self->mem, self->len, self->step, 4);
@@ -308,6 +313,7 @@ TEST_F_TIMEOUT(hugetlb, no_page_for_a_copy, 300)
 	int status;
 	pid_t pid;
 
+	MAKE_KEY2();
 	ASSERT_TRUE(set_pool(self->dir, variant->pages));
 	/* The child is not a possessor. */
 	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, self->key2,
@@ -340,6 +346,7 @@ TEST_F_TIMEOUT(hugetlb, no_page_for_the_owners_copy, 300)
 	pid_t pid;
 	char c;
 
+	MAKE_KEY2();
 	ASSERT_TRUE(set_pool(self->dir, variant->pages));
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
 	fill_some(self->mem, self->len, self->step, 7);
@@ -470,13 +477,15 @@ TEST_F_TIMEOUT(hugetlb, erase, 300)
 	EXPECT_TRUE(zero_some(self->mem, self->len, self->step));
 	fill_some(self->mem, self->len, self->step, 12);
 	EXPECT_TRUE(filled_some(self->mem, self->len, self->step, 12));
-	self->keyid = self->keyid2;
+	/* It is another's from now on. */
+	self->keyid = 0;
 }
 
 TEST_F_TIMEOUT(hugetlb, rotate, 300)
 {
 	long keyid;
 
+	SKIP_WITHOUT_KEYIDS(2, 1);
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
 	fill_some(self->mem, self->len, self->step, 13);
 	ASSERT_EQ(0, keyctl(KEYCTL_UPDATE, self->key, (long)CPU_KEY,
@@ -626,6 +635,7 @@ TEST_F_TIMEOUT(hugetlb, optimized_vmemmap, 300)
 	const char *sysctl = "/proc/sys/vm/hugetlb_optimize_vmemmap";
 	char *mem;
 
+	MAKE_KEY2();
 	if (!set(&self->optimize, sysctl, "1"))
 		SKIP(return, "no CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP");
 	munmap(self->mem, self->len);
@@ -701,6 +711,7 @@ FIXTURE_SETUP(thp)
 	char *mem;
 
 	SKIP_WITHOUT_MKTME();
+	SKIP_WITHOUT_KEYIDS(1, 0);
 	self->len = 4 * MB;
 	mem = map_anon(self->len + 2 * MB);
 	ASSERT_NE(MAP_FAILED, mem);
@@ -709,10 +720,8 @@ FIXTURE_SETUP(thp)
 		SKIP(return, "no transparent huge pages");
 	self->key = new_key("one", CPU_KEY);
 	ASSERT_LT(0, self->key);
-	self->key2 = new_key("two", CPU_KEY);
-	ASSERT_LT(0, self->key2);
 	self->keyid = key_keyid(self->key);
-	self->keyid2 = key_keyid(self->key2);
+	ASSERT_LT(0, self->keyid);
 }
 
 FIXTURE_TEARDOWN(thp)
@@ -720,8 +729,8 @@ FIXTURE_TEARDOWN(thp)
 	put_back(&self->thp);
 	put_back(&self->mthp);
 	munmap(self->mem, self->len);
-	EXPECT_EQ(0, key_bytes(self->keyid));
-	EXPECT_EQ(0, key_bytes(self->keyid2));
+	EXPECT_EQ(0, bytes_left(self->keyid));
+	EXPECT_EQ(0, bytes_left(self->keyid2));
 }
 
 #define huge_kb(addr)	smaps_kb(addr, "AnonHugePages")
@@ -729,6 +738,7 @@ FIXTURE_TEARDOWN(thp)
 /* Encrypted anew in one piece: the huge mapping is still there. */
 TEST_F_TIMEOUT(thp, stay_huge, 120)
 {
+	MAKE_KEY2();
 	fill(self->mem, self->len, 1);
 	if (huge_kb(self->mem) != (long)self->len / 1024)
 		SKIP(return, "no memory for huge pages");
@@ -753,6 +763,7 @@ TEST_F_TIMEOUT(thp, stay_huge, 120)
 
 TEST_F_TIMEOUT(thp, split_where_it_must, 120)
 {
+	MAKE_KEY2();
 	fill(self->mem, self->len, 4);
 	/* Part of one, which is huge no more; the other one is. */
 	ASSERT_EQ(0, encrypt_mprotect(self->mem + MB, MB, RW, self->key));
@@ -778,6 +789,7 @@ TEST_F_TIMEOUT(thp, fork_and_copy, 120)
 	char c = 0;
 	pid_t pid;
 
+	MAKE_KEY2();
 	ASSERT_EQ(0, pipe(go));
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
 	fill(self->mem, self->len, 5);
@@ -803,6 +815,7 @@ TEST_F_TIMEOUT(thp, fork_and_copy, 120)
 /* khugepaged's way, from pages of 4K. */
 TEST_F_TIMEOUT(thp, collapse, 120)
 {
+	MAKE_KEY2();
 	ASSERT_EQ(0, madvise(self->mem, self->len, MADV_NOHUGEPAGE));
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));
 	fill(self->mem, self->len, 7);
@@ -823,6 +836,7 @@ TEST_F_TIMEOUT(thp, of_64k, 120)
 {
 	long before, nr;
 
+	MAKE_KEY2();
 	if (!set(&self->mthp, MTHP "enabled", "madvise"))
 		SKIP(return, "no huge pages of 64K");
 	/* PMD size follows the global setting, and so does khugepaged. */

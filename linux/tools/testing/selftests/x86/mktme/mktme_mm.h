@@ -35,6 +35,17 @@ static inline long key_keyid(serial_t key)
 	return keyid;
 }
 
+/* For tests that need another key beside the one that their fixture has. */
+#define MAKE_KEY2()							\
+do {									\
+	SKIP_WITHOUT_KEYIDS(2, 1);					\
+	self->key2 = new_key("two", CPU_KEY);				\
+	ASSERT_LT(0, self->key2);					\
+	self->keyid2 = key_keyid(self->key2);				\
+	ASSERT_LT(0, self->keyid2);					\
+	ASSERT_NE(self->keyid, self->keyid2);				\
+} while (0)
+
 /* A field of a VMA in smaps, in kB, or -1. */
 static inline long smaps_kb(const void *addr, const char *field)
 {

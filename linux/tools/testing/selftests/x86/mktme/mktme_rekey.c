@@ -32,6 +32,7 @@ static size_t shared_len;
 FIXTURE_SETUP(rekey)
 {
 	SKIP_WITHOUT_MKTME();
+	SKIP_WITHOUT_KEYIDS(2, 0);
 	self->page = getpagesize();
 	self->len = PAGES * self->page;
 	self->mem = map_anon(self->len);

@@ -228,15 +228,18 @@ do {									\
 		SKIP(return, "needs root");				\
 } while (0)
 
-/* Those of the test before may still be on their way back: fewer come within 2 s. */
-static inline bool keyids_left(void)
+/*
+ * Are more in use?  Those of the test before may still be on their way back:
+ * fewer come within 2 s.
+ */
+static inline bool keyids_left(long most)
 {
 	long now, last = -1;
 	int same = 0;
 
 	while (same < 20) {
 		now = read_sysfs(SYSFS "keyids_in_use");
-		if (!now)
+		if (now <= most)
 			return false;
 		same = now == last ? same + 1 : 0;
 		last = now;
@@ -249,8 +252,22 @@ static inline bool keyids_left(void)
 #define SKIP_UNLESS_ALONE()						\
 do {									\
 	SKIP_WITHOUT_MKTME();						\
-	if (keyids_left())						\
+	if (keyids_left(0))						\
 		SKIP(return, "KeyIDs are in use by others");		\
+} while (0)
+
+/* So many, of which the test has some already? */
+static inline bool has_keyids(long n, long own)
+{
+	long total = read_sysfs(SYSFS "keyids_total");
+
+	return total >= n && !keyids_left(total - n + own);
+}
+
+#define SKIP_WITHOUT_KEYIDS(n, own)					\
+do {									\
+	if (!has_keyids(n, own))					\
+		SKIP(return, "needs " #n " KeyIDs");			\
 } while (0)
 
 /* Locked memory of this process. */
