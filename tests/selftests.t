@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # The kernel's own selftests (linux/tools/testing/selftests/x86/mktme) pass in a
 # guest with MKTME, and skip, each and all, in one without.  They need no more of the
-# machine than they say, and leave its settings as they were.
+# machine than they say, one KeyID or an algorithm, and leave its settings as they were.
 . "$(dirname "$0")/lib.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests
 
@@ -57,6 +57,21 @@ is "all run" "$(grep -c '^# Totals: pass:[1-9]' "$T/o")" $n
 is "but for want of AES-XTS-128, 1G pages, a second node" "$(skipped)" \
 	"aes-xts-128 is not enabled;needs two nodes;no huge pages of this size;"
 is "settings are as they were" "$(cat "$T/settings")" ""
+
+# few_keyids BITS KEYIDS PROGRAMS SKIPS: of so many programs something passes
+few_keyids() {
+	one_after_the_other '*' 'cat /sys/kernel/mm/mktme/keyids_total' --keyid-bits "$1"
+	is "with KeyIDs: $2" "$(head -n 1 "$T/o")" "$2"
+	is "none fails" "$(grep '^not ok' "$T/o")" ""
+	is "all programs end" "$(grep -c '^# Totals: ' "$T/o")" $n
+	is "and something passes of $3" "$(grep -c '^# Totals: pass:[1-9]' "$T/o")" "$3"
+	is "they skip what needs more" "$(skipped)" "$4needs two nodes;no huge pages of this size;"
+	is "settings are as they were" "$(cat "$T/settings")" ""
+}
+# All of mktme_rekey takes two
+few_keyids 1 1 $((n - 1)) "needs 16 KeyIDs;needs 2 KeyIDs;needs 3 KeyIDs;needs 4 KeyIDs;"
+few_keyids 2 3 $n "needs 16 KeyIDs;needs 4 KeyIDs;"
+few_keyids 4 15 $n "needs 16 KeyIDs;"
 
 # shellcheck disable=SC2016  # for the guest
 one_after_the_other '*keys' 'keyctl add mktme others "type=cpu algorithm=aes-xts-128" @u >/dev/null' --mktme aes-xts-256=off
