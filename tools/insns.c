@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * A TCG plugin that counts what a guest executes between two points of a program of
- * its own: insns.so,out=FILE[,at=ADDRESS[:ADDRESS...]]...  On all CPUs, what they do
+ * its own: insns.so,out=FILE[,profile=FILE][,at=ADDRESS[:ADDRESS...]]...  On all CPUs, what they do
  * beside it included, but there is one count at a time.
  *
  * A point is a NOP that the program executes, 0F 1F 84 00 ee 00 4B 4D: ee is 0 where
@@ -11,6 +11,9 @@
  * flushes (INVLPG, INVPCID, writes to CR3); PCONFIGs; WBINVDs; and for each at=, how often the
  * instructions at these virtual addresses were executed, such as the beginnings of
  * functions.
+ *
+ * profile= gets lines "COUNT ADDRESS N": in that count, of a block of instructions that
+ * begins at this virtual address N were executed, without those next to REP.  One CPU.
  *
  * With -icount, QEMU executes each repetition as an instruction; without, some at once.
  */
@@ -34,7 +37,13 @@ static bool several;
 static uint64_t began[COUNTS];
 static char **at[COUNTS - AT];
 static unsigned int n_at;
-static FILE *out;
+static FILE *out, *profile;
+static GPtrArray *blocks;
+static unsigned int n_counts;
+
+struct block {
+	uint64_t vaddr, insns, times;
+};
 
 static qemu_plugin_u64 counter(unsigned int i)
 {
@@ -50,6 +59,8 @@ static void begin(unsigned int cpu, void *unused)
 {
 	for (unsigned int i = 0; i < AT + n_at; i++)
 		began[i] = value(i);
+	for (unsigned int i = 0; i < blocks->len; i++)
+		((struct block *)blocks->pdata[i])->times = 0;
 }
 
 static void end(unsigned int cpu, void *unused)
@@ -57,6 +68,14 @@ static void end(unsigned int cpu, void *unused)
 	for (unsigned int i = 0; i < AT + n_at; i++)
 		fprintf(out, "%" PRIu64 "%c", value(i) - began[i],
 			i == AT + n_at - 1 ? '\n' : ' ');
+	for (unsigned int i = 0; i < blocks->len; i++) {
+		struct block *b = blocks->pdata[i];
+
+		if (b->times)
+			fprintf(profile, "%u %" PRIx64 " %" PRIu64 "\n", n_counts, b->vaddr,
+				b->insns * b->times);
+	}
+	n_counts++;
 }
 
 /* What comes before the opcode: 66, 3E, F2, F3, REX */
@@ -108,6 +127,11 @@ static void bump(unsigned int cpu, void *count)
 	++*(uint64_t *)count;
 }
 
+static void executed(unsigned int cpu, void *block)
+{
+	((struct block *)block)->times++;
+}
+
 static void add(struct qemu_plugin_insn *insn, unsigned int i)
 {
 	/* Where CPUs take turns, QEMU 10.0 makes bad code for what comes next */
@@ -123,7 +147,14 @@ static void add(struct qemu_plugin_insn *insn, unsigned int i)
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
 	static const uint8_t point[] = { 0x0f, 0x1f, 0x84, 0x00 };
+	struct block *block = NULL;
 
+	if (profile) {
+		block = g_new0(struct block, 1);
+		block->vaddr = qemu_plugin_tb_vaddr(tb);
+		g_ptr_array_add(blocks, block);
+		qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, QEMU_PLUGIN_CB_NO_REGS, block);
+	}
 	for (size_t n = 0; n < qemu_plugin_tb_n_insns(tb); n++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, n);
 		size_t size = qemu_plugin_insn_size(insn), skip;
@@ -135,6 +166,8 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 				if (strtoull(*a, NULL, 16) == qemu_plugin_insn_vaddr(insn))
 					add(insn, AT + i);
 		add(insn, is_rep(b, size) ? REPS : INSNS);
+		if (block && !is_rep(b, size))
+			block->insns++;
 		skip = prefixes(b, size);
 		if (is_flush(b + skip, size - skip))
 			add(insn, FLUSHES);
@@ -153,22 +186,29 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 static void at_exit(qemu_plugin_id_t id, void *data)
 {
 	fclose(out);
+	if (profile)
+		fclose(profile);
 }
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info,
 					   int argc, char **argv)
 {
 	for (int i = 0; i < argc; i++) {
-		if (!strncmp(argv[i], "out=", 4) && !out) {
-			out = fopen(argv[i] + 4, "w");
-			if (!out) {
-				fprintf(stderr, "insns.so: %s: %s\n", argv[i] + 4, strerror(errno));
+		FILE **f = !strncmp(argv[i], "out=", 4) ? &out :
+			   !strncmp(argv[i], "profile=", 8) ? &profile : NULL;
+
+		if (f && !*f) {
+			const char *name = strchr(argv[i], '=') + 1;
+
+			*f = fopen(name, "w");
+			if (!*f) {
+				fprintf(stderr, "insns.so: %s: %s\n", name, strerror(errno));
 				return -1;
 			}
 		} else if (!strncmp(argv[i], "at=", 3) && n_at < COUNTS - AT) {
 			at[n_at++] = g_strsplit(argv[i] + 3, ":", -1);
 		} else {
-			fprintf(stderr, "insns.so: %s: wants out=FILE once, and at=ADDRESS:... in hexadecimal\n",
+			fprintf(stderr, "insns.so: %s: wants out=FILE once, profile=FILE, and at=ADDRESS:... in hexadecimal\n",
 				argv[i]);
 			return -1;
 		}
@@ -178,6 +218,11 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
 		return -1;
 	}
 	several = info->system.smp_vcpus > 1;
+	if (profile && several) {
+		fprintf(stderr, "insns.so: profile= is for a guest with one CPU\n");
+		return -1;
+	}
+	blocks = g_ptr_array_new();
 	scores = qemu_plugin_scoreboard_new(COUNTS * sizeof(uint64_t));
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
 	qemu_plugin_register_atexit_cb(id, at_exit, NULL);

@@ -143,6 +143,50 @@ static void by_size(void)
 	}
 }
 
+static void set(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || write(fd, value, strlen(value)) < 0)
+		err(1, "%s", path);
+	close(fd);
+}
+
+/* No CPU keeps pages for their key any more: as if none had been freed before */
+static void drop(void)
+{
+	set("/proc/sys/vm/drop_caches", "2");
+}
+
+/* For a profile: what each of these does, of each 4K */
+static void profile(void)
+{
+	static const struct {
+		const char *name;
+		int advice;
+	} pages[] = { { "4K pages", MADV_NOHUGEPAGE }, { "huge pages", MADV_HUGEPAGE } };
+	const size_t len = 8 * HUGE;
+
+	for (int k = 0; k < 2; k++) {
+		for (int t = 0; t < 2; t++) {
+			const char *table = t ? "profile" : "warm", *x = pages[k].name;
+			char *p = map(len, pages[k].advice);
+
+			drop();
+			COUNT(touch(p, len, PAGE), "%s\tfault, %s\tall\t%lu\n", table, x, len / PAGE);
+			COUNT(munmap(p, len), "%s\tfree, %s\tall\t%lu\n", table, x, len / PAGE);
+			if (!key)
+				continue;
+			p = map_at(len, pages[k].advice, 0);
+			touch(p, len, PAGE);
+			COUNT(encrypt(p, len, key), "%s\tencrypt, %s\tall\t%lu\n", table, x, len / PAGE);
+			COUNT(encrypt(p, len, key2), "%s\trekey, %s\tall\t%lu\n", table, x, len / PAGE);
+			COUNT(encrypt(p, len, 0), "%s\tunkey, %s\tall\t%lu\n", table, x, len / PAGE);
+			munmap(p, len);
+		}
+	}
+}
+
 static void *busy(void *unused)
 {
 	for (;;)
@@ -192,21 +236,6 @@ static void shootdowns(void)
 			munmap(p, len);
 		}
 	}
-}
-
-static void set(const char *path, const char *value)
-{
-	int fd = open(path, O_WRONLY);
-
-	if (fd < 0 || write(fd, value, strlen(value)) < 0)
-		err(1, "%s", path);
-	close(fd);
-}
-
-/* No CPU keeps pages for their key any more: as if none had been freed before */
-static void drop(void)
-{
-	set("/proc/sys/vm/drop_caches", "2");
 }
 
 /* A process ends, and memory of its own with it */
@@ -550,6 +579,7 @@ int main(int argc, char **argv)
 		{ "vmas", by_vmas }, { "size", by_size }, { "faults", faults }, { "churn", churn },
 		{ "access", access_to }, { "erase", erase }, { "keys", keys },
 		{ "memory", memory }, { "scale", scale }, { "shootdowns", shootdowns },
+		{ "profile", profile },
 	};
 
 	if (argc > 1 && !strcmp(argv[1], "point"))
@@ -562,5 +592,5 @@ int main(int argc, char **argv)
 			return 0;
 		}
 	}
-	errx(1, "bench vmas|size|shootdowns|faults|churn|access|erase|keys|memory|scale [KEY KEY2]");
+	errx(1, "bench vmas|size|profile|shootdowns|faults|churn|access|erase|keys|memory|scale [KEY KEY2]");
 }
