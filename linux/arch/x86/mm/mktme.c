@@ -399,10 +399,10 @@ static void flush_and_take_back(struct mktme_key *key, struct page *page,
  * A page that returns to its key needs no flush, neither when it is freed nor
  * when it is allocated.  So each CPU keeps single pages that were freed, with
  * the reference on the key.  They are on lists by KeyID, so that those who share
- * a CPU, each with a key, do not find each other's; and are handed out as they
- * came, the last one first.  Where there are too many of them, the longest list
- * loses its oldest page, unless it is the one that a page would be added to:
- * then that is not kept.
+ * a CPU, each with a key, hardly ever find each other's; and are handed out as
+ * they came, the last one first.  Where there are too many of them, the longest
+ * list loses its oldest page, unless it is the one that a page would be added
+ * to: then that is not kept.
  *
  * As the page allocator's own lists for a CPU, they are drained when a range of
  * memory is to be emptied, and a shrinker drains them when memory is short.
@@ -426,17 +426,17 @@ static unsigned int kept_list(const struct mktme_key *key)
 	return key->keyid % MKTME_KEPT_LISTS;
 }
 
-static void move_kept_page(struct mktme_kept *kept, struct page *page,
-			   struct list_head *to)
+static void remove_kept_page(struct mktme_kept *kept, unsigned int i,
+			     struct page *page)
 {
-	list_move(&page->lru, to);
-	kept->len[kept_list(page_mktme_key(page))]--;
+	list_del(&page->lru);
+	kept->len[i]--;
 	WRITE_ONCE(kept->nr, kept->nr - 1);
 }
 
 /* Make room for a page on list @i.  Returns: whether there is. */
 static bool make_room(struct mktme_kept *kept, unsigned int i,
-		      struct list_head *to)
+		      struct page **oldest)
 {
 	unsigned int j, longest = i;
 
@@ -447,8 +447,8 @@ static bool make_room(struct mktme_kept *kept, unsigned int i,
 			longest = j;
 	if (longest == i)
 		return false;
-	move_kept_page(kept, list_last_entry(&kept->pages[longest],
-					     struct page, lru), to);
+	*oldest = list_last_entry(&kept->pages[longest], struct page, lru);
+	remove_kept_page(kept, longest, *oldest);
 	return true;
 }
 
@@ -471,8 +471,8 @@ static bool keep_page(struct mktme_key *key, struct page *page)
 	/* The lock protects it from other CPUs, which may be this task's next. */
 	struct mktme_kept *kept = raw_cpu_ptr(&mktme_kept);
 	unsigned int i = kept_list(key);
+	struct page *oldest = NULL;
 	unsigned long flags;
-	LIST_HEAD(oldest);
 	bool keep;
 
 	/* Freed memory is to be cleared, or would not be asked for here. */
@@ -495,8 +495,8 @@ static bool keep_page(struct mktme_key *key, struct page *page)
 	}
 	spin_unlock_irqrestore(&kept->lock, flags);
 
-	if (!list_empty(&oldest))
-		free_kept_page(list_first_entry(&oldest, struct page, lru));
+	if (oldest)
+		free_kept_page(oldest);
 	return keep;
 }
 
@@ -514,15 +514,14 @@ static bool keep_page(struct mktme_key *key, struct page *page)
 struct folio *mktme_take_kept(struct mktme_key *key, int nid, bool zero)
 {
 	struct mktme_kept *kept = raw_cpu_ptr(&mktme_kept);
+	unsigned int i = kept_list(key);
 	struct page *page;
 	unsigned long flags;
-	LIST_HEAD(taken);
 
 	spin_lock_irqsave(&kept->lock, flags);
-	page = list_first_entry_or_null(&kept->pages[kept_list(key)],
-					struct page, lru);
+	page = list_first_entry_or_null(&kept->pages[i], struct page, lru);
 	if (page && page_mktme_key(page) == key && page_to_nid(page) == nid)
-		move_kept_page(kept, page, &taken);
+		remove_kept_page(kept, i, page);
 	else
 		page = NULL;
 	spin_unlock_irqrestore(&kept->lock, flags);
@@ -564,7 +563,8 @@ static unsigned long drain_kept(struct mktme_key *key, struct zone *zone)
 				if ((key && page_mktme_key(page) != key) ||
 				    (zone && page_zone(page) != zone))
 					continue;
-				move_kept_page(kept, page, &pages);
+				remove_kept_page(kept, i, page);
+				list_add_tail(&page->lru, &pages);
 				nr++;
 			}
 		}
