@@ -13,7 +13,8 @@ FLAVOUR ?= cloud-amd64
 export FLAVOUR
 
 .PHONY: help run test keyutils-check selftests-compare cost-check huge-check kunit-check docs-check sparse-check bench \
-	deb deb-check shell build kernel qemu guest debug-kernel off-kernel lockstat-kernel stock-kernel stock-lockstat-kernel stock-source stock-qemu \
+	deb deb-check shell build kernel qemu guest debug-kernel off-kernel lockstat-kernel stock-kernel \
+	stock-lockstat-kernel stock-source stock-qemu \
 	linux-source qemu-source deps test-deps refresh check bases bisect-check series lint clean distclean
 
 help:

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * A TCG plugin that counts what a guest executes between two points of a program of
- * its own: insns.so,out=FILE[,profile=FILE][,at=ADDRESS[:ADDRESS...]]...  On all CPUs, what they do
- * beside it included, but there is one count at a time.
+ * its own: insns.so,out=FILE[,profile=FILE][,at=ADDRESS[:ADDRESS...]]...  On all CPUs,
+ * what they do beside it included, but there is one count at a time.
  *
  * A point is a NOP that the program executes, 0F 1F 84 00 ee 00 4B 4D: ee is 0 where
  * a count begins and 1 where it ends (tests/guest/count.h).  FILE gets a line for each
  * count, in the order of their ends: instructions, without those next; what string
  * instructions repeat (REP), each time; cache line flushes (CLFLUSH, CLFLUSHOPT); TLB
- * flushes (INVLPG, INVPCID, writes to CR3); PCONFIGs; WBINVDs; and for each at=, how often the
- * instructions at these virtual addresses were executed, such as the beginnings of
- * functions.
+ * flushes (INVLPG, INVPCID, writes to CR3); PCONFIGs; WBINVDs; and for each at=, how
+ * often the instructions at these virtual addresses were executed, such as the
+ * beginnings of functions.
  *
  * profile= gets lines "COUNT ADDRESS N": in that count, of a block of instructions that
  * begins at this virtual address N were executed, without those next to REP.  One CPU.

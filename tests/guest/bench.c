@@ -30,11 +30,18 @@
 #define RW	(PROT_READ | PROT_WRITE)
 #define TIMES	5
 
+static const struct {
+	const char *name;
+	int advice;
+} pages[] = { { "4K pages", MADV_NOHUGEPAGE }, { "huge pages", MADV_HUGEPAGE } };
+
 static int key, key2;
 
-static int encrypt(void *p, size_t len, int serial)
+/* What fails is cheap, and no figure */
+static void encrypt(void *p, size_t len, int serial)
 {
-	return syscall(__NR_encrypt_mprotect, p, len, RW, serial);
+	if (syscall(__NR_encrypt_mprotect, p, len, RW, serial))
+		err(1, "encrypt_mprotect of %zu bytes", len);
 }
 
 static char *map_at(size_t len, int advice, int flags)
@@ -54,8 +61,8 @@ static char *map(size_t len, int advice)
 {
 	char *p = map_at(len, advice, 0);
 
-	if (key && encrypt(p, len, key))
-		err(1, "encrypt_mprotect");
+	if (key)
+		encrypt(p, len, key);
 	return p;
 }
 
@@ -104,10 +111,6 @@ static void by_vmas(void)
 
 static void by_size(void)
 {
-	static const struct {
-		const char *name;
-		int advice;
-	} pages[] = { { "4K pages", MADV_NOHUGEPAGE }, { "huge pages", MADV_HUGEPAGE } };
 	int pkey = pkey_alloc(0, 0);
 
 	for (int k = 0; k < 2; k++) {
@@ -161,10 +164,6 @@ static void drop(void)
 /* For a profile: what each of these does, of each 4K */
 static void profile(void)
 {
-	static const struct {
-		const char *name;
-		int advice;
-	} pages[] = { { "4K pages", MADV_NOHUGEPAGE }, { "huge pages", MADV_HUGEPAGE } };
 	const size_t len = 8 * HUGE;
 
 	for (int k = 0; k < 2; k++) {
@@ -197,10 +196,6 @@ static void *busy(void *unused)
 /* On another CPU the same memory is in use: how often is that interrupted? */
 static void shootdowns(void)
 {
-	static const struct {
-		const char *name;
-		int advice;
-	} pages[] = { { "4K pages", MADV_NOHUGEPAGE }, { "huge pages", MADV_HUGEPAGE } };
 	const size_t len = 8 * HUGE;
 	pthread_t thread;
 	cpu_set_t cpu;
@@ -312,8 +307,8 @@ static void faults(void)
 		life(len, MADV_HUGEPAGE, HUGE, "2M");
 
 		p = map_at(len, 0, MAP_HUGETLB);
-		if (key && encrypt(p, len, key))
-			err(1, "encrypt_mprotect of hugetlb");
+		if (key)
+			encrypt(p, len, key);
 		COUNT(touch(p, len, HUGE), "faults\tfault of hugetlb 2M\tall\t%zu\n", len / HUGE);
 		COUNT(munmap(p, len), "faults\tfree of hugetlb 2M\tall\t%zu\n", len / HUGE);
 	}
@@ -424,8 +419,8 @@ static void churn(void)
 	for (size_t len = HUGE / 2; len <= 8 * HUGE; len *= 2) {
 		char *p = map(len, MADV_NOHUGEPAGE), *q = map_at(len / 2, MADV_NOHUGEPAGE, 0);
 
-		if (key2 && encrypt(q, len / 2, key2))
-			err(1, "encrypt_mprotect");
+		if (key2)
+			encrypt(q, len / 2, key2);
 		drop();
 		for (int t = 0; t < 2 + TIMES; t++)
 			COUNT(touch(p, len, PAGE);
@@ -506,8 +501,9 @@ static char *under_new_key(size_t size, key_serial_t *k)
 	char *p = map_at(size, MADV_NOHUGEPAGE, 0);
 
 	*k = add_key("mktme", "e", payload, strlen(payload), KEY_SPEC_PROCESS_KEYRING);
-	if (*k < 0 || encrypt(p, size, *k))
-		err(1, "erase");
+	if (*k < 0)
+		err(1, "add_key");
+	encrypt(p, size, *k);
 	touch(p, size, PAGE);
 	return p;
 }
@@ -565,7 +561,7 @@ static void keys(void)
 			err(1, "add_key");
 		COUNT(keyctl_invalidate(k); usleep(200000),
 		      "%s\t%s\tits end, and 200 ms, mktme\t1\n", table, packages);
-		if (mktme && keyids_in_use())
+		if (keyids_in_use())
 			errx(1, "the KeyID is not back after 200 ms");
 	}
 }
