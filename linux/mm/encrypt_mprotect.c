@@ -819,10 +819,7 @@ static int lock_mm(struct mm_struct *mm, struct replacement *r)
 {
 	if (r->try)
 		return mmap_write_trylock(mm) ? 0 : -EAGAIN;
-	if (!r->back)
-		return mmap_write_lock_killable(mm);
-	mmap_write_lock(mm);
-	return 0;
+	return mmap_write_lock_killable(mm);
 }
 
 static int replace_keys_in_mm(struct mm_struct *mm, struct replacement *r)
@@ -908,9 +905,10 @@ static int replace_keys(struct replacement *r)
  *	that whoever erases @new finds all of them
  *
  * Context: Process context, sleeps; takes mmap locks for writing, one by one.
- * Return: 0 if all went well, or was undone; -EINTR, -ENOMEM, or -EBUSY where a
- * page is pinned that was to be kept; some VMAs may have got @new then.  -EAGAIN
- * where what is left of erased keys is in an mm that is locked.
+ * Return: 0 if all went well, or was undone; -EINTR where it was killed as it
+ * waited for a lock; -ENOMEM, -EFAULT where a page has a hardware error, or
+ * -EBUSY where one is pinned that was to be kept; some VMAs may have got @new
+ * then.  -EAGAIN where what is left of erased keys is in an mm that is locked.
  */
 int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
 			   bool back)
@@ -925,11 +923,11 @@ int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
 	/*
 	 * An mm can be on the list for another key's sake, or for swapoff's, and
 	 * be locked for as long as somebody likes: by a fault that a file system
-	 * in user space does not serve.  That must not hold up an erasure, which
-	 * needs it only if it has memory under the key.
+	 * in user space does not serve.  That must hold up only whoever needs it,
+	 * since it has memory under the key.
 	 */
-	r.try = new == &mktme_erased_key;
-	for (tries = 0; r.try && ret == -EAGAIN && tries < REPLACE_TRIES; tries++) {
+	r.try = true;
+	for (tries = 0; ret == -EAGAIN && tries < REPLACE_TRIES; tries++) {
 		if (tries)
 			schedule_timeout_uninterruptible(1);
 		ret = replace_keys(&r);

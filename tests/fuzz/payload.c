@@ -54,6 +54,11 @@ int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new, bool ba
 	return 0;
 }
 
+int mktme_replace_joined_keys(struct mktme_key *key, struct mktme_key *new)
+{
+	return 0;
+}
+
 void mktme_key_join(struct mktme_key *key, struct mktme_key *other) { }
 void mktme_key_supersede(struct mktme_key *key, bool superseded) { }
 void mktme_key_get(struct mktme_key *key) { }

@@ -78,6 +78,7 @@ struct mktme_key *mktme_key_lookup(s32 serial);
 void mktme_key_supersede(struct mktme_key *key, bool superseded);
 bool mktme_key_superseded(const struct mktme_key *key);
 void mktme_key_join(struct mktme_key *key, struct mktme_key *other);
+int mktme_replace_joined_keys(struct mktme_key *key, struct mktme_key *new);
 int mktme_key_erase(struct mktme_key *key);
 int mktme_wait_collected(void);
 int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
@@ -98,7 +99,7 @@ unsigned int page_keyid(const struct page *page);
 struct mktme_key *page_mktme_key(const struct page *page);
 void __mktme_prep_folio(struct folio *folio, struct mktme_key *key, bool zero);
 struct folio *mktme_take_kept(struct mktme_key *key, int nid, bool zero);
-void __mktme_drain_kept(struct zone *zone);
+void __mktme_drain_kept(struct zone *zone, bool force);
 bool __mktme_free_pages(struct page *page, unsigned int order);
 void mktme_release_poisoned(struct page *page);
 void mktme_reencrypt_folio(struct folio *folio, struct mktme_key *key,
@@ -144,10 +145,10 @@ extern phys_addr_t mktme_keyid_mask;
 #define mktme_free_pages(page, order)					\
 	(PageEncrypted(page) && __mktme_free_pages(page, order))
 
-static inline void mktme_drain_kept(struct zone *zone)
+static inline void mktme_drain_kept(struct zone *zone, bool force)
 {
 	if (mktme_enabled())
-		__mktme_drain_kept(zone);
+		__mktme_drain_kept(zone, force);
 }
 
 /* Memory under a key is found by way of the mms that have it. */
@@ -224,7 +225,7 @@ static inline struct folio *mktme_take_kept(struct mktme_key *key, int nid,
 	return NULL;
 }
 
-static inline void mktme_drain_kept(struct zone *zone) { }
+static inline void mktme_drain_kept(struct zone *zone, bool force) { }
 static inline void mktme_release_poisoned(struct page *page) { }
 static inline void vma_dup_mktme_key(struct vm_area_struct *vma) { }
 static inline void vma_put_mktme_key(struct vm_area_struct *vma) { }

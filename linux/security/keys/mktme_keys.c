@@ -241,16 +241,18 @@ static int mktme_rotate(struct mktme_key *old, struct mktme_key *new)
 {
 	int ret;
 
-	mktme_key_join(old, new);
 	mktme_key_supersede(old, true);
-	ret = mktme_replace_vma_keys(old, new, false);
+	ret = mktme_replace_joined_keys(old, new);
+	/* Pages, and what could not go back, can be under either from here on. */
+	mktme_key_join(old, new);
 	if (!ret)
 		return 0;
 
 	/*
 	 * A page that is pinned on the way back stays under the new key, which
 	 * lasts until it is gone.  Its VMA is the old key's all the same, so
-	 * that erasing that unmaps the page, and both are erased.
+	 * that erasing that unmaps the page, and both are erased.  So are the
+	 * VMAs of a process that this waited for, and that was killed.
 	 */
 	mktme_key_supersede(new, true);
 	mktme_key_supersede(old, false);
@@ -376,7 +378,10 @@ struct mktme_key *mktme_key_lookup(key_serial_t serial)
 		goto put;
 	}
 
-	down_read(&key->sem);
+	/* Whoever erases the key, or rotates it, can be waiting for long. */
+	mktme_key = ERR_PTR(-EINTR);
+	if (down_read_killable(&key->sem))
+		goto put;
 	ret = key_validate(key);
 	mktme_key = ret ? ERR_PTR(ret) : dereference_key_locked(key);
 	/* It was erased? */

@@ -173,7 +173,7 @@ typedef struct key *key_ref_t;
 #define key_is_positive(key)	((key)->state == KEY_IS_POSITIVE)
 #define key_is_negative(key)	((key)->state < 0)
 #define key_payload_reserve(key, size)	0
-#define down_read(sem)		((void)(sem))
+#define down_read_killable(sem)	0
 #define up_read(sem)		((void)(sem))
 #define dereference_key_locked(key)	((key)->payload.data[0])
 #define dereference_key_rcu(key)	((key)->payload.data[0])

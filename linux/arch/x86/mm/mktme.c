@@ -100,6 +100,7 @@ struct mktme_key {
 	struct percpu_ref ref;
 	unsigned int keyid;
 	bool superseded;
+	bool erased;
 	enum mktme_key_type type;
 	enum mktme_algorithm algorithm;
 	struct mktme_key_params *stored;
@@ -121,6 +122,7 @@ struct mktme_key mktme_erased_key;
 static DEFINE_MUTEX(mktme_lock);
 static unsigned long *mktme_keyids;	/* bitmap: in use */
 static unsigned int mktme_nr_keyids;	/* bits set in it */
+static unsigned int mktme_nr_erased;	/* of erased keys, not free yet */
 
 /* By KeyID.  A page holds a reference on its key: its entry is stable. */
 static struct mktme_key **mktme_key_table;
@@ -542,8 +544,12 @@ struct folio *mktme_take_kept(struct mktme_key *key, int nid, bool zero)
 	return page_folio(page);
 }
 
-/* Of a key and in a zone, or NULL for any.  Returns the number of pages. */
-static unsigned long drain_kept(struct mktme_key *key, struct zone *zone)
+/*
+ * Of a key and in a zone, or NULL for any.  Without @force, a page can be missed
+ * that is being kept.  Returns the number of pages.
+ */
+static unsigned long drain_kept(struct mktme_key *key, struct zone *zone,
+				bool force)
 {
 	unsigned long flags, nr = 0;
 	int cpu;
@@ -554,7 +560,7 @@ static unsigned long drain_kept(struct mktme_key *key, struct zone *zone)
 		LIST_HEAD(pages);
 		unsigned int i;
 
-		if (!READ_ONCE(kept->nr))
+		if (!force && !READ_ONCE(kept->nr))
 			continue;
 		spin_lock_irqsave(&kept->lock, flags);
 		for (i = 0; i < MKTME_KEPT_LISTS; i++) {
@@ -580,15 +586,16 @@ static unsigned long drain_kept(struct mktme_key *key, struct zone *zone)
 /**
  * __mktme_drain_kept - let go of the pages that are kept for their keys
  * @zone: where, or NULL for everywhere
+ * @force: of all CPUs, also of those that don't seem to have any
  *
- * Pages that are freed meanwhile can be kept, unless what prevents it was there
- * before the call.
+ * Pages that are freed meanwhile can be kept, unless with @force what prevents it
+ * was there before the call.
  *
  * Context: Process context, may sleep.
  */
-void __mktme_drain_kept(struct zone *zone)
+void __mktme_drain_kept(struct zone *zone, bool force)
 {
-	drain_kept(NULL, zone);
+	drain_kept(NULL, zone, force);
 }
 
 static unsigned long count_kept(struct shrinker *shrinker,
@@ -605,7 +612,7 @@ static unsigned long count_kept(struct shrinker *shrinker,
 static unsigned long shrink_kept(struct shrinker *shrinker,
 				 struct shrink_control *sc)
 {
-	unsigned long nr = drain_kept(NULL, NULL);
+	unsigned long nr = drain_kept(NULL, NULL, false);
 
 	mm_account_reclaimed_pages(nr);
 	return nr ?: SHRINK_STOP;
@@ -1065,6 +1072,8 @@ static void mktme_release_work(struct work_struct *work)
 	mutex_lock(&mktme_lock);
 	mktme_key_table[key->keyid] = NULL;
 	list_del(&key->siblings);
+	if (key->erased)
+		mktme_nr_erased--;
 	/* A KeyID that can't be cleared is lost rather than shared. */
 	if (mktme_clear_everywhere(key->keyid))
 		mktme_free_keyid(key->keyid);
@@ -1183,8 +1192,11 @@ static void mktme_collect_erased(struct work_struct *work)
 	/* Some have left their mappings and wait to be put to a list. */
 	lru_add_drain_all();
 
-	/* Who sits on an mmap lock keeps nobody's pages but its own. */
-	if (ret) {
+	/*
+	 * Who sits on an mmap lock keeps nobody's pages but its own, and none
+	 * where the KeyIDs are back.
+	 */
+	if (ret && READ_ONCE(mktme_nr_erased)) {
 		queue_delayed_work(system_unbound_wq, to_delayed_work(work), HZ);
 		return;
 	}
@@ -1310,7 +1322,7 @@ void mktme_key_supersede(struct mktme_key *key, bool superseded)
 {
 	WRITE_ONCE(key->superseded, superseded);
 	if (superseded)
-		drain_kept(key, NULL);
+		drain_kept(key, NULL, true);
 }
 
 /**
@@ -1346,6 +1358,9 @@ static int mktme_scrub(struct mktme_key *key)
 
 	lockdep_assert_cpus_held();
 	lockdep_assert_held(&mktme_lock);
+	if (!key->erased)
+		mktme_nr_erased++;
+	key->erased = true;
 	mktme_package_cpus(packages);
 	ret = mktme_program(key->keyid, packages, &params, &leaked);
 	/* Anything is better than to leave it there. */
@@ -1383,12 +1398,12 @@ static int mktme_scrub_siblings(struct mktme_key *key)
 }
 
 /**
- * mktme_key_join - have erasing one of two keys make both unreadable
- * @key: the key that pages are about to be moved from
- * @other: the key that they are to be moved to, just made
+ * mktme_key_join - have two keys erased, and replaced, as one
+ * @key: the key that pages were moved from
+ * @other: the key that they were moved to, just made
  *
  * Pages that are pinned when they are moved, or have no mapping, stay under the
- * key that they were under.
+ * key that they were under.  So does what could not be moved back.
  *
  * Context: Process context, sleeps.
  */
@@ -1397,6 +1412,38 @@ void mktme_key_join(struct mktme_key *key, struct mktme_key *other)
 	mutex_lock(&mktme_lock);
 	list_add(&other->siblings, &key->siblings);
 	mutex_unlock(&mktme_lock);
+}
+
+/**
+ * mktme_replace_joined_keys - put another key in place of a key, in all mms
+ * @key: the key, and with it those that it was joined with; superseded, all of
+ *	them
+ * @new: the key that takes their place, or &mktme_erased_key
+ *
+ * Context: Process context, sleeps; takes mmap locks for writing, one by one.
+ * Return: As mktme_replace_vma_keys(): some VMAs may have got @new where it fails.
+ */
+int mktme_replace_joined_keys(struct mktme_key *key, struct mktme_key *new)
+{
+	struct mktme_key *sibling;
+	int ret;
+
+	ret = mktme_replace_vma_keys(key, new, false);
+
+	mutex_lock(&mktme_lock);
+	list_for_each_entry(sibling, &key->siblings, siblings) {
+		if (ret)
+			break;
+		/* While there is a reference, or the lock is held, it is there. */
+		if (!percpu_ref_tryget(&sibling->ref))
+			continue;
+		mutex_unlock(&mktme_lock);
+		ret = mktme_replace_vma_keys(sibling, new, false);
+		mutex_lock(&mktme_lock);
+		percpu_ref_put(&sibling->ref);
+	}
+	mutex_unlock(&mktme_lock);
+	return ret;
 }
 
 /**
@@ -1412,10 +1459,10 @@ void mktme_key_join(struct mktme_key *key, struct mktme_key *other)
  *
  * Context: Process context, sleeps; takes the mmap locks of all that have memory
  * under the key.
- * Return: 0; the caller drops its reference by mktme_key_destroy().  -EINTR or
- * -ENOMEM where some VMAs may not be shut, and the key is still there; -EIO,
- * -EBUSY, -EAGAIN where it could not be replaced, though all are.  It can then be
- * tried again.
+ * Return: 0; the caller drops its reference by mktme_key_destroy().  Otherwise the
+ * key is still there, nothing is lost for good, and it can be tried again: -EINTR
+ * or -ENOMEM where some VMAs may not be shut; -EIO, -EBUSY, -EAGAIN, -ESHUTDOWN or
+ * -ENOMEM where it could not be replaced, though all are.
  */
 int mktme_key_erase(struct mktme_key *key)
 {
@@ -1423,7 +1470,7 @@ int mktme_key_erase(struct mktme_key *key)
 	int ret;
 
 	mktme_key_supersede(key, true);
-	ret = mktme_replace_vma_keys(key, &mktme_erased_key, false);
+	ret = mktme_replace_joined_keys(key, &mktme_erased_key);
 	if (!ret) {
 		cpus_read_lock();
 		wbinvd_on_all_cpus();
@@ -1474,7 +1521,7 @@ int mktme_wait_collected(void)
 void mktme_key_destroy(struct mktme_key *key)
 {
 	percpu_ref_kill(&key->ref);
-	drain_kept(key, NULL);
+	drain_kept(key, NULL, true);
 }
 
 /**
@@ -1517,6 +1564,13 @@ bool mktme_key_in_vmas(const struct mktme_key *key)
 	return atomic_long_read_acquire(&key->nr_vmas) != 0;
 }
 
+/**
+ * mktme_key_keyid - the KeyID of a key
+ * @key: the key; the caller has a reference, or is within RCU
+ *
+ * Context: Any.
+ * Return: the KeyID.
+ */
 unsigned int mktme_key_keyid(const struct mktme_key *key)
 {
 	return key->keyid;
@@ -1651,7 +1705,7 @@ static int mktme_memory_callback(struct notifier_block *nb, unsigned long action
 
 	/* No page of the range is kept from here on. */
 	if (action == MEM_GOING_OFFLINE)
-		drain_kept(NULL, NULL);
+		drain_kept(NULL, NULL, true);
 	if (action != MEM_GOING_ONLINE && action != MEM_ONLINE &&
 	    action != MEM_CANCEL_ONLINE)
 		return NOTIFY_OK;

@@ -2,15 +2,6 @@
 #ifndef _UAPI_LINUX_MKTME_H
 #define _UAPI_LINUX_MKTME_H
 
-/*
- * int encrypt_mprotect(void *addr, size_t len, int prot, key_serial_t key);
- *
- * For C libraries whose headers do not know the number yet.
- */
-#ifndef __NR_encrypt_mprotect
-#define __NR_encrypt_mprotect		548
-#endif
-
 /* The key type, as in add_key(2). */
 #define MKTME_KEY_TYPE			"mktme"
 

@@ -21,8 +21,12 @@
 #define TRIES		60000
 #define HUNG_TASK	"/proc/sys/kernel/hung_task_timeout_secs"
 
+/* After which a test that hangs is helped up, in seconds: before it times out. */
+#define RESCUE		(TEST_TIMEOUT_DEFAULT - 30)
+
 /* Shared by all processes of a test. */
 struct held {
+	char dir[32];
 	/* On the file system that freezes. */
 	int fd;
 	/* A process, and the thread of it that sits on its mmap lock. */
@@ -44,9 +48,10 @@ FIXTURE(held)
 {
 	size_t len;
 	serial_t key;
-	struct held *h;
-	char dir[32];
+	/* The second one has a file system where MAKE_HELD2() was said. */
+	struct held *h, *h2;
 	struct setting hung_task;
+	pid_t rescuer;
 	bool misc;
 };
 
@@ -55,6 +60,7 @@ static int open_file(char *dir)
 	char cmd[256];
 	int fd;
 
+	strcpy(dir, "/tmp/mktme-held-XXXXXX");
 	if (!mkdtemp(dir))
 		return -1;
 	snprintf(cmd, sizeof(cmd), "cd %s && mkdir fs && "
@@ -81,8 +87,27 @@ static int remove_dir(const char *dir)
 {
 	char cmd[128];
 
+	if (!dir[0])
+		return 0;
 	snprintf(cmd, sizeof(cmd), "umount %s/fs 2>/dev/null; rm -r %s", dir, dir);
 	return system(cmd);
+}
+
+/*
+ * What sits on a lock can't be killed before the file system thaws.  So somebody
+ * else sees to that, in a session of its own, where a test hangs.
+ */
+static pid_t start_rescuer(struct held *h)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	setsid();
+	sleep(RESCUE);
+	ioctl(h[0].fd, FITHAW, 0);
+	ioctl(h[1].fd, FITHAW, 0);
+	_exit(0);
 }
 
 FIXTURE_SETUP(held)
@@ -96,33 +121,54 @@ FIXTURE_SETUP(held)
 	/* For processes that do not possess it. */
 	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, self->key, KEY_POS_ALL | KEY_USR_ALL,
 			    0, 0));
-	self->h = mmap(NULL, sizeof(*self->h), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	self->h = mmap(NULL, 2 * sizeof(*self->h), RW, MAP_SHARED | MAP_ANONYMOUS,
+		       -1, 0);
 	ASSERT_NE(MAP_FAILED, self->h);
-	self->h->key = self->key;
-	snprintf(self->dir, sizeof(self->dir), "/tmp/mktme-held-XXXXXX");
-	self->h->fd = open_file(self->dir);
+	self->h2 = self->h + 1;
+	self->h->key = self->h2->key = self->key;
+	self->h2->fd = -1;
+	self->h->fd = open_file(self->h->dir);
 	if (self->h->fd < 0) {
-		remove_dir(self->dir);
+		remove_dir(self->h->dir);
 		SKIP(return, "needs mke2fs, a loop device and ext2");
 	}
 	/* That it takes long on a busy machine is no error. */
 	set(&self->hung_task, HUNG_TASK, "0");
+	self->rescuer = start_rescuer(self->h);
+	ASSERT_LT(0, self->rescuer);
 }
+
+/* Another process that can sit down, and get up, by itself. */
+#define MAKE_HELD2()							\
+do {									\
+	kill(self->rescuer, SIGKILL);					\
+	waitpid(self->rescuer, NULL, 0);				\
+	self->h2->fd = open_file(self->h2->dir);			\
+	ASSERT_LE(0, self->h2->fd);					\
+	self->rescuer = start_rescuer(self->h);				\
+	ASSERT_LT(0, self->rescuer);					\
+} while (0)
 
 FIXTURE_TEARDOWN(held)
 {
-	if (self->h->fd >= 0) {
-		ioctl(self->h->fd, FITHAW, 0);
-		close(self->h->fd);
-	}
-	if (self->h->process > 0) {
-		kill(self->h->process, SIGKILL);
-		waitpid(self->h->process, NULL, 0);
+	struct held *h;
+
+	kill(self->rescuer, SIGKILL);
+	waitpid(self->rescuer, NULL, 0);
+	for (h = self->h; h <= self->h2; h++) {
+		if (h->fd >= 0) {
+			ioctl(h->fd, FITHAW, 0);
+			close(h->fd);
+		}
+		if (h->process > 0) {
+			kill(h->process, SIGKILL);
+			waitpid(h->process, NULL, 0);
+		}
+		EXPECT_EQ(0, remove_dir(h->dir));
 	}
 	put_back(&self->hung_task);
 	rmdir(GROUP);
 	put_back_misc(self->misc);
-	EXPECT_EQ(0, remove_dir(self->dir));
 }
 
 static long update_key(serial_t key, const char *payload)
@@ -179,10 +225,9 @@ static void *sit(void *arg)
  * Have a process of which a thread runs fn, and another sits on the mmap lock as
  * soon as fn is ready.
  */
-static bool sit_down(struct held *h, int (*fn)(struct held *))
+static bool start(struct held *h, int (*fn)(struct held *))
 {
 	pthread_t thread;
-	int tries = 0;
 	pid_t pid;
 
 	if (ioctl(h->fd, FIFREEZE, 0))
@@ -194,12 +239,24 @@ static bool sit_down(struct held *h, int (*fn)(struct held *))
 		_exit(fn(h) || pthread_join(thread, NULL));
 	}
 	h->process = pid;
-	while (!h->sitter || !waits_in(pid, h->sitter, "page_mkwrite")) {
-		if (waitpid(pid, NULL, WNOHANG) || ++tries == TRIES)
+	return pid > 0;
+}
+
+static bool sits(struct held *h)
+{
+	int tries = 0;
+
+	while (!h->sitter || !waits_in(h->process, h->sitter, "page_mkwrite")) {
+		if (waitpid(h->process, NULL, WNOHANG) || ++tries == TRIES)
 			return false;
 		usleep(1000);
 	}
 	return true;
+}
+
+static bool sit_down(struct held *h, int (*fn)(struct held *))
+{
+	return start(h, fn) && sits(h);
 }
 
 /* Its exit status. */
@@ -343,13 +400,127 @@ static int interrupted(pid_t pid)
 	return ends(pid);
 }
 
-static int erase_by_another(serial_t key)
+static pid_t updater(serial_t key, const char *payload)
 {
 	pid_t pid = fork();
 
 	if (!pid)
-		_exit(update_key(key, ERASE) ? errno : 0);
-	return ends(pid);
+		_exit(update_key(key, payload) ? errno : 0);
+	return pid;
+}
+
+static int erase_by_another(serial_t key)
+{
+	return ends(updater(key, ERASE));
+}
+
+/* Takes memory under the key and waits for what becomes of it. */
+static char *take_memory(struct held *h, size_t len)
+{
+	char *mem = map_anon(len);
+
+	if (encrypt_mprotect(mem, len, RW, h->key))
+		return NULL;
+	fill(mem, len, 1);
+	h->keyid = keyid_at(mem);
+	return mem;
+}
+
+/* In the end: is it gone? */
+static int wait_for_loss(struct held *h, char *mem)
+{
+	while (!h->go)
+		usleep(1000);
+	h->ret = dies_of(SIGBUS, mem);
+	return 0;
+}
+
+static int sit_at_once(struct held *h)
+{
+	char *mem = take_memory(h, 16 * sysconf(_SC_PAGESIZE));
+
+	h->ready = true;
+	return !mem || wait_for_loss(h, mem);
+}
+
+/* As soon as the memory is under another key, or is shut. */
+static int sit_when_rekeyed(struct held *h)
+{
+	char *mem = take_memory(h, 16 * sysconf(_SC_PAGESIZE));
+
+	if (!mem)
+		return 1;
+	while (keyid_at(mem) == h->keyid)
+		usleep(1000);
+	h->ready = true;
+	return wait_for_loss(h, mem);
+}
+
+static bool took_memory(struct held *h)
+{
+	int tries = 0;
+
+	while (!h->keyid) {
+		if (++tries == TRIES)
+			return false;
+		usleep(1000);
+	}
+	return true;
+}
+
+/*
+ * Erase or rotate a key, with two processes under it: one can't be reached yet,
+ * the other has been and sits on its lock now.  Returns who waits for the former.
+ */
+static pid_t held_up(struct held *h, struct held *h2, const char *payload)
+{
+	if (!sit_down(h2, sit_at_once) || !start(h, sit_when_rekeyed) ||
+	    !took_memory(h))
+		return -1;
+	return updater(h->key, payload);
+}
+
+/* Swap comes and goes: swapoff(2) keeps a list of processes, too. */
+static bool swap_on_and_off(const char *dir)
+{
+	char cmd[256];
+
+	snprintf(cmd, sizeof(cmd), "cd %s && "
+		 "dd if=/dev/zero of=swap bs=1024 count=1024 2>/dev/null && "
+		 "mkswap swap >/dev/null 2>&1 && l=$(losetup -f) && "
+		 "losetup $l swap && { swapon $l && swapoff $l; r=$?; "
+		 "losetup -d $l; exit $r; }", dir);
+	return !system(cmd);
+}
+
+TEST_F(held, erase_finds_memory_after_swapoff)
+{
+	char *mem = map_anon(self->len);
+
+	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
+	fill(mem, self->len, 1);
+	if (!swap_on_and_off(self->h->dir))
+		SKIP(return, "needs mkswap and swap");
+	ASSERT_EQ(0, update_key(self->key, ERASE));
+	EXPECT_TRUE(dies_of(SIGBUS, mem));
+	EXPECT_TRUE(keyids_fall_to(0));
+}
+
+TEST_F(held, rotation_finds_memory_after_swapoff)
+{
+	char *mem = map_anon(self->len);
+	long old;
+
+	SKIP_WITHOUT_KEYIDS(2, 1);
+	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
+	fill(mem, self->len, 1);
+	old = keyid_at(mem);
+	if (!swap_on_and_off(self->h->dir))
+		SKIP(return, "needs mkswap and swap");
+	ASSERT_EQ(0, update_key(self->key, CPU_KEY));
+	EXPECT_NE(old, keyid_at(mem));
+	EXPECT_TRUE(filled(mem, self->len, 1));
+	EXPECT_TRUE(keyids_fall_to(1));
 }
 
 /*
@@ -358,7 +529,8 @@ static int erase_by_another(serial_t key)
  */
 TEST_F(held, erase_passes_a_stuck_stranger)
 {
-	char *mem = map_anon(2 * self->len);
+	long n, total = read_sysfs(SYSFS "keyids_total");
+	char *mem = map_anon(2 * self->len), name[32];
 	serial_t other;
 
 	SKIP_WITHOUT_KEYIDS(2, 1);
@@ -376,7 +548,59 @@ TEST_F(held, erase_passes_a_stuck_stranger)
 	sleep(1);
 	EXPECT_EQ(0, erase_by_another(other));
 	EXPECT_TRUE(keyids_fall_to(0));
+	/* Nor does who wants a KeyID wait for it: none is on its way back. */
+	for (n = 0; n < total; n++) {
+		snprintf(name, sizeof(name), "held-%ld", n);
+		ASSERT_LT(0, new_key(name, CPU_KEY));
+	}
+	EXPECT_EQ(ENOSPC, ends(maker(false)));
 	EXPECT_EQ(0, stand_up(self->h));
+}
+
+TEST_F(held, rotation_passes_a_stuck_stranger)
+{
+	char *mem = map_anon(self->len);
+	long old;
+
+	SKIP_WITHOUT_KEYIDS(2, 1);
+	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
+	fill(mem, self->len, 1);
+	old = keyid_at(mem);
+	ASSERT_EQ(0, madvise(mem, self->len, MADV_DONTFORK));
+	ASSERT_TRUE(sit_down(self->h, idle));
+	EXPECT_EQ(0, ends(updater(self->key, CPU_KEY)));
+	EXPECT_NE(old, keyid_at(mem));
+	EXPECT_TRUE(filled(mem, self->len, 1));
+	EXPECT_EQ(0, stand_up(self->h));
+}
+
+/*
+ * A rotation that is killed goes back, but not for who can't be reached any more.
+ * That memory is the key's all the same.
+ */
+TEST_F(held, rotation_does_not_wait_to_go_back)
+{
+	pid_t pid;
+
+	SKIP_WITHOUT_KEYIDS(2, 1);
+	MAKE_HELD2();
+	pid = held_up(self->h, self->h2, CPU_KEY);
+	ASSERT_LT(0, pid);
+	ASSERT_TRUE(sits(self->h));
+	kill(pid, SIGKILL);
+	EXPECT_EQ(-2, ends(pid));
+	EXPECT_EQ(self->h->keyid, key_keyid(self->key));
+
+	ASSERT_EQ(0, ioctl(self->h->fd, FITHAW, 0));
+	ASSERT_EQ(0, ioctl(self->h2->fd, FITHAW, 0));
+	EXPECT_EQ(0, erase_by_another(self->key));
+	self->h->go = self->h2->go = true;
+	EXPECT_EQ(0, ends(self->h->process));
+	EXPECT_EQ(0, ends(self->h2->process));
+	EXPECT_EQ(1, self->h->ret);
+	EXPECT_EQ(1, self->h2->ret);
+	self->h->process = self->h2->process = 0;
+	EXPECT_TRUE(keyids_fall_to(0));
 }
 
 /*
@@ -387,28 +611,32 @@ TEST_F(held, erase_passes_a_stuck_stranger)
 TEST_F(held, nobody_waits_for_a_stuck_process)
 {
 	long total = read_sysfs(SYSFS "keyids_total");
-	char *mem = map_anon(self->len), name[32];
 	serial_t key, last = 0;
-	int status, n, tries = 0;
+	pid_t pid, eraser;
+	char name[32];
+	int n, tries;
 	bool group;
-	pid_t pid;
 
 	SKIP_WITHOUT_KEYIDS(2, 1);
-	/* So that the child's is among those that an eraser goes through. */
-	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
-	ASSERT_TRUE(sit_down(self->h, idle));
+	MAKE_HELD2();
+	eraser = held_up(self->h, self->h2, ERASE);
+	ASSERT_LT(0, eraser);
+	ASSERT_TRUE(sits(self->h));
+	/* Who wants to use the key waits for the outcome, and can be killed. */
 	pid = fork();
 	if (!pid)
-		_exit(update_key(self->key, ERASE) ? 1 : 0);
-	while (!waits_in(pid, pid, "mktme_replace_vma_keys")) {
-		ASSERT_GT(TRIES, ++tries);
-		ASSERT_EQ(0, waitpid(pid, &status, WNOHANG));
+		_exit(key_keyid(self->key) > 0);
+	for (tries = 0; !waits_in(pid, pid, "mktme_key_lookup"); tries++) {
+		ASSERT_GT(TRIES, tries);
 		usleep(1000);
 	}
 	kill(pid, SIGKILL);
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(-2, ends(pid));
+	self->h2->go = true;
+	EXPECT_EQ(0, stand_up(self->h2));
+	EXPECT_EQ(0, ends(eraser));
 
-	/* Now the worker is stuck as the eraser was. */
+	/* Erased; but the worker can't give back the pages of who sits. */
 	EXPECT_EQ(0, ends(maker(false)));
 	set_misc(&self->misc);
 	mkdir(GROUP, 0755);
@@ -428,15 +656,17 @@ TEST_F(held, nobody_waits_for_a_stuck_process)
 	EXPECT_TRUE(waits(pid));
 	unlink_key(last);
 	EXPECT_EQ(0, ends(pid));
+	self->h->go = true;
 	EXPECT_EQ(0, stand_up(self->h));
 
 	/* Nobody to wait for: at once. */
-	munmap(mem, self->len);
-	ASSERT_TRUE(keyids_fall_to(total - 1));
-	ASSERT_LT(0, new_key("last", CPU_KEY));
+	ASSERT_TRUE(keyids_fall_to(total - 2));
+	ASSERT_LT(0, new_key("last but one", CPU_KEY));
+	key = new_key("last", CPU_KEY);
+	ASSERT_LT(0, key);
 	EXPECT_EQ(ENOSPC, ends(maker(false)));
 	if (group) {
-		EXPECT_EQ(0, unlink_key(self->key));
+		EXPECT_EQ(0, unlink_key(key));
 		EXPECT_TRUE(keyids_fall_to(total - 1));
 		EXPECT_EQ(EDQUOT, ends(maker(true)));
 	}
