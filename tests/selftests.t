@@ -28,6 +28,13 @@ for f in "$TOP"/build/guest/tests/selftests/*; do
 done
 [ $n -gt 0 ] || fail "there are selftests"
 
+# What makes keys is enough for most of it, and a capability in another namespace is not
+guest -- '/tests/ascap 1000 24 /tests/selftests/encrypt_mprotect' >"$T/o" 2>"$T/e" || diag <"$T/e"
+like "as a user with CAP_SYS_RESOURCE alone: none fails" "$(grep '^# Totals' "$T/o")" 'pass:[1-9][0-9]* fail:0 .* skip:2 '
+guest -- 'for t in /tests/selftests/*; do unshare -Ur $t; done' >"$T/o" 2>"$T/e" || diag <"$T/e"
+is "as root of another user namespace: all is skipped" \
+	"$(sed -n 's/^# Totals: \(pass:[0-9]* fail:[0-9]*\) .*/\1/p' "$T/o" | sort | uniq -c | sed 's/^ *//')" "$n pass:0 fail:0"
+
 # one_after_the_other NAMES COMMAND OPTIONS...: in one guest, after COMMAND; what they say
 # is in $T/o, and settings that are not as they were, in $T/settings
 one_after_the_other() {

@@ -963,13 +963,14 @@ int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
  *		neither private and anonymous nor private and hugetlbfs's;
  *	-ENOMEM: part of the range is not mapped, RLIMIT_MEMLOCK is too small
  *		for it, or out of memory;
- *	-ENOKEY, -EKEYREVOKED, -EKEYEXPIRED, -EACCES: @serial can't be used;
- *		-ENOKEY also where it was erased;
+ *	-ENOKEY, -EKEYREVOKED, -EKEYEXPIRED, -EKEYREJECTED, -EACCES: @serial can't
+ *		be used; -ENOKEY also where it was erased;
  *	-EACCES: @prot is not allowed;
  *	-EPERM: part of the range is sealed; RLIMIT_MEMLOCK is 0;
  *	-EBUSY: a page is pinned, for DMA or the like;
- *	-EFAULT: a page can't be read back from swap;
- *	-EINTR: killed.
+ *	-EFAULT: a page can't be read back from swap, or has to be copied and has
+ *		a hardware error;
+ *	-EINTR: killed, or a signal came while the key was under construction.
  *
  * Every VMA, page and argument is looked at before anything is changed.  Only
  * where memory runs out, or a page is pinned in the middle of the operation,

@@ -359,7 +359,8 @@ static struct key_type key_type_mktme = {
  * credentials, takes the key's semaphore.
  * Return: The KeyID, with a reference that mktme_key_put() drops, or an
  * ERR_PTR: -EINVAL for a key of another type, -ENOKEY (if it was erased, too),
- * -EKEYREVOKED, -EKEYEXPIRED or -EACCES.
+ * -EKEYREVOKED, -EKEYEXPIRED, what it was rejected with, -EACCES, or -ERESTARTSYS
+ * where a signal came while it was under construction; -EINTR if killed later.
  */
 struct mktme_key *mktme_key_lookup(key_serial_t serial)
 {

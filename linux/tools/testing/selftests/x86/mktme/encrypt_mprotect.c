@@ -124,6 +124,7 @@ TEST_F(enc, search_permission_suffices)
 	pid_t pid;
 	int status;
 
+	SKIP_UNLESS_ROOT();
 	MAKE_KEY2();
 	/* The child is nobody, and does not possess the key. */
 	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, self->key,
@@ -456,6 +457,7 @@ TEST_F(enc, counts_as_locked)
 	pid_t pid;
 	char *mem;
 
+	SKIP_UNLESS_ROOT();
 	MAKE_KEY2();
 	ASSERT_EQ(0, locked_kb());
 	ASSERT_EQ(0, encrypt_mprotect(self->mem, self->len, RW, self->key));

@@ -19,6 +19,7 @@
 #define GROUP		CGROUP "/mktme-held"
 /* Of a millisecond, to come to where one waits */
 #define TRIES		60000
+#define DIR_SIZE	32
 #define HUNG_TASK	"/proc/sys/kernel/hung_task_timeout_secs"
 
 /* After which a test that hangs is helped up, in seconds: before it times out. */
@@ -26,7 +27,7 @@
 
 /* Shared by all processes of a test. */
 struct held {
-	char dir[32];
+	char dir[DIR_SIZE];
 	/* On the file system that freezes. */
 	int fd;
 	/* A process, and the thread of it that sits on its mmap lock. */
@@ -60,7 +61,7 @@ static int open_file(char *dir)
 	char cmd[256];
 	int fd;
 
-	strcpy(dir, "/tmp/mktme-held-XXXXXX");
+	snprintf(dir, DIR_SIZE, "/tmp/mktme-held-XXXXXX");
 	if (!mkdtemp(dir))
 		return -1;
 	snprintf(cmd, sizeof(cmd), "cd %s && mkdir fs && "
@@ -125,7 +126,8 @@ FIXTURE_SETUP(held)
 		       -1, 0);
 	ASSERT_NE(MAP_FAILED, self->h);
 	self->h2 = self->h + 1;
-	self->h->key = self->h2->key = self->key;
+	self->h->key = self->key;
+	self->h2->key = self->key;
 	self->h2->fd = -1;
 	self->h->fd = open_file(self->h->dir);
 	if (self->h->fd < 0) {
@@ -557,12 +559,28 @@ TEST_F(held, erase_passes_a_stuck_stranger)
 	EXPECT_EQ(0, stand_up(self->h));
 }
 
+static int stay(struct held *h)
+{
+	size_t len = 16 * sysconf(_SC_PAGESIZE);
+	char *mem = take_memory(h, len);
+
+	while (!h->go)
+		usleep(1000);
+	return !mem || keyid_at(mem) == h->keyid || !filled(mem, len, 1);
+}
+
+/* Nor its rotation: before the stranger and behind it, in the order of coming. */
 TEST_F(held, rotation_passes_a_stuck_stranger)
 {
 	char *mem = map_anon(self->len);
+	pid_t pid;
 	long old;
 
 	SKIP_WITHOUT_KEYIDS(2, 1);
+	pid = fork();
+	if (!pid)
+		_exit(stay(self->h2));
+	ASSERT_TRUE(took_memory(self->h2));
 	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
 	fill(mem, self->len, 1);
 	old = keyid_at(mem);
@@ -571,6 +589,8 @@ TEST_F(held, rotation_passes_a_stuck_stranger)
 	EXPECT_EQ(0, ends(updater(self->key, CPU_KEY)));
 	EXPECT_NE(old, keyid_at(mem));
 	EXPECT_TRUE(filled(mem, self->len, 1));
+	self->h2->go = true;
+	EXPECT_EQ(0, ends(pid));
 	EXPECT_EQ(0, stand_up(self->h));
 }
 
@@ -594,12 +614,14 @@ TEST_F(held, rotation_does_not_wait_to_go_back)
 	ASSERT_EQ(0, ioctl(self->h->fd, FITHAW, 0));
 	ASSERT_EQ(0, ioctl(self->h2->fd, FITHAW, 0));
 	EXPECT_EQ(0, erase_by_another(self->key));
-	self->h->go = self->h2->go = true;
+	self->h->go = true;
+	self->h2->go = true;
 	EXPECT_EQ(0, ends(self->h->process));
 	EXPECT_EQ(0, ends(self->h2->process));
 	EXPECT_EQ(1, self->h->ret);
 	EXPECT_EQ(1, self->h2->ret);
-	self->h->process = self->h2->process = 0;
+	self->h->process = 0;
+	self->h2->process = 0;
 	EXPECT_TRUE(keyids_fall_to(0));
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The key type "mktme": payloads, permissions, and what becomes of KeyIDs. */
 
-#include <linux/capability.h>
 
 #include "mktme_test.h"
 

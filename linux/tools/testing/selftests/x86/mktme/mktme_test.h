@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/keyctl.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -220,12 +221,44 @@ static inline bool zero(const void *addr, size_t len)
 	return !*p && !memcmp(p, p + 1, len - 1);
 }
 
+/* The effective capabilities in the initial user namespace, a bit each. */
+static inline uint64_t capabilities(void)
+{
+	unsigned long inside, outside, count, caps = 0;
+	FILE *f = fopen("/proc/self/uid_map", "r");
+	bool initial = f && fscanf(f, "%lu %lu %lu", &inside, &outside, &count) == 3 &&
+		       !inside && !outside && count == UINT32_MAX;
+	char line[256];
+
+	if (f)
+		fclose(f);
+	f = initial ? fopen("/proc/self/status", "r") : NULL;
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "CapEff: %lx", &caps) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return caps;
+}
+
+/* What makes keys is enough. */
 #define SKIP_WITHOUT_MKTME()						\
 do {									\
 	if (access(SYSFS, F_OK))					\
 		SKIP(return, "no MKTME here");				\
-	if (geteuid())							\
-		SKIP(return, "needs root");				\
+	if (!(capabilities() & 1ULL << CAP_SYS_RESOURCE))		\
+		SKIP(return, "needs CAP_SYS_RESOURCE");			\
+} while (0)
+
+/* To be somebody else, mount, see what is root's, set how the machine works. */
+#define SKIP_UNLESS_ROOT()						\
+do {									\
+	uint64_t __all =						\
+		(2ULL << read_sysfs("/proc/sys/kernel/cap_last_cap")) - 1; \
+									\
+	SKIP_WITHOUT_MKTME();						\
+	if (geteuid() || (capabilities() & __all) != __all)		\
+		SKIP(return, "needs root, with all capabilities");	\
 } while (0)
 
 /*
@@ -251,7 +284,7 @@ static inline bool keyids_left(long most)
 /* For tests that count KeyIDs, or take all of them. */
 #define SKIP_UNLESS_ALONE()						\
 do {									\
-	SKIP_WITHOUT_MKTME();						\
+	SKIP_UNLESS_ROOT();						\
 	if (keyids_left(0))						\
 		SKIP(return, "KeyIDs are in use by others");		\
 } while (0)
