@@ -3,7 +3,7 @@
 # PCONFIG that fails: retried with a bound, the other package rolled back, the
 # KeyID free again; and what can't be cleared is never used again.
 . "$(dirname "$0")/lib.sh"
-need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64
+need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/usekey
 
 guest --sockets 2 -- '
 in_use() { cat /sys/kernel/mm/mktme/keyids_in_use; }
@@ -25,6 +25,7 @@ echo "lost: $(in_use)"
 add other; keyctl show @u >/dev/null; grep -o "other: cpu.*" /proc/keys
 k=$(keyctl search @u mktme other)
 fail entropy-error 0 100000; keyctl update $k erase; echo "erase refused: $?"
+echo "its use: $(usekey $k)"
 fail entropy-error 0 0; keyctl update $k erase; echo "erase again: $?"
 sleep 1; echo "erased: $(in_use) $(programmed)"
 k=$(keyctl add mktme third "type=cpu algorithm=aes-xts-128" @u)
@@ -43,6 +44,7 @@ like "nothing is left" "$(cat "$T/o")" "^end: 0 0$"
 like "a KeyID that can't be cleared is lost" "$(cat "$T/o")" "^lost: 1$"
 like "and no key gets it" "$(cat "$T/o")" "^other: cpu aes-xts-128 KeyID 2$"
 like "erase tells when a package refuses" "$(cat "$T/o")" "^erase refused: 1$"
+like "nothing comes under the key then" "$(cat "$T/o")" "^its use: ENOKEY$"
 like "and can be tried again" "$(cat "$T/o")" "^erase again: 0$"
 like "which gives the KeyID back" "$(cat "$T/o")" "^erased: 1 1$"
 like "erase without entropy clears the slot" "$(cat "$T/o")" "^erase without entropy: 0$"

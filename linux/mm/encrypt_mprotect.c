@@ -893,7 +893,10 @@ static int replace_keys(struct replacement *r)
 	return ret;
 }
 
+/* A jiffy each.  A worker comes again, and who was killed is not to wait. */
 #define REPLACE_TRIES	10
+/* In jiffies: for others */
+#define REPLACE_TIME	(2 * HZ)
 
 /**
  * mktme_replace_vma_keys - put another key in place of a key, in all mms
@@ -914,7 +917,8 @@ int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
 			   bool back)
 {
 	struct replacement r = { .old = old, .new = new, .back = back };
-	int tries, ret = -EAGAIN;
+	unsigned long end = jiffies + REPLACE_TIME;
+	int tries, ret;
 
 	r.buf = (void *)__get_free_page(GFP_KERNEL | (back ? __GFP_NOFAIL : 0));
 	if (!r.buf)
@@ -927,10 +931,12 @@ int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
 	 * since it has memory under the key.
 	 */
 	r.try = true;
-	for (tries = 0; ret == -EAGAIN && tries < REPLACE_TRIES; tries++) {
-		if (tries)
-			schedule_timeout_uninterruptible(1);
-		ret = replace_keys(&r);
+	for (tries = 1; (ret = replace_keys(&r)) == -EAGAIN; tries++) {
+		if (tries >= REPLACE_TRIES &&
+		    (old == &mktme_erased_key || fatal_signal_pending(current) ||
+		     time_after(jiffies, end)))
+			break;
+		schedule_timeout_uninterruptible(1);
 	}
 	r.try = false;
 	if (ret == -EAGAIN && old != &mktme_erased_key)

@@ -61,6 +61,12 @@ int mktme_replace_joined_keys(struct mktme_key *key, struct mktme_key *new)
 
 void mktme_key_join(struct mktme_key *key, struct mktme_key *other) { }
 void mktme_key_supersede(struct mktme_key *key, bool superseded) { }
+
+bool mktme_key_superseded(const struct mktme_key *key)
+{
+	return false;
+}
+
 void mktme_key_get(struct mktme_key *key) { }
 
 /* What the documentation says, in other words than the parser. */

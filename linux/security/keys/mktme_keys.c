@@ -239,6 +239,7 @@ static void mktme_drop(struct key *key)
 /* All memory under @old goes under @new and keeps its contents, or none does. */
 static int mktme_rotate(struct mktme_key *old, struct mktme_key *new)
 {
+	bool superseded = mktme_key_superseded(old);
 	int ret;
 
 	mktme_key_supersede(old, true);
@@ -255,7 +256,7 @@ static int mktme_rotate(struct mktme_key *old, struct mktme_key *new)
 	 * VMAs of a process that this waited for, and that was killed.
 	 */
 	mktme_key_supersede(new, true);
-	mktme_key_supersede(old, false);
+	mktme_key_supersede(old, superseded);
 	mktme_replace_vma_keys(new, old, true);
 	return ret;
 }
@@ -270,6 +271,10 @@ static int mktme_update(struct key *key, struct key_preparsed_payload *prep)
 	struct mktme_key_params *params = prep->payload.data[0];
 	struct mktme_key *new;
 	int ret;
+
+	/* It may have been revoked while this waited for the semaphore. */
+	if (test_bit(KEY_FLAG_REVOKED, &key->flags))
+		return -EKEYREVOKED;
 
 	if (!params) {
 		/* There has never been anything to erase. */
@@ -385,8 +390,9 @@ struct mktme_key *mktme_key_lookup(key_serial_t serial)
 		goto put;
 	ret = key_validate(key);
 	mktme_key = ret ? ERR_PTR(ret) : dereference_key_locked(key);
-	/* It was erased? */
-	if (!mktme_key)
+	/* It was erased, or could not be, so that what it encrypts by is open? */
+	if (!mktme_key ||
+	    (!IS_ERR(mktme_key) && mktme_key_superseded(mktme_key)))
 		mktme_key = ERR_PTR(-ENOKEY);
 	if (!IS_ERR(mktme_key))
 		mktme_key_get(mktme_key);

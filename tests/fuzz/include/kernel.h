@@ -144,8 +144,11 @@ struct key_preparsed_payload {
 
 #define KEY_TYPE_GUARDED	4
 #define KEY_IS_POSITIVE		1
+#define KEY_FLAG_REVOKED	2
+#define test_bit(nr, p)		((*(p) >> (nr)) & 1)
 struct key {
 	int sem, state;
+	unsigned long flags;
 	const char *description;
 	const struct key_type *type;
 	union key_payload payload;

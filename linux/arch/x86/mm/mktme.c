@@ -122,7 +122,7 @@ struct mktme_key mktme_erased_key;
 static DEFINE_MUTEX(mktme_lock);
 static unsigned long *mktme_keyids;	/* bitmap: in use */
 static unsigned int mktme_nr_keyids;	/* bits set in it */
-static unsigned int mktme_nr_erased;	/* of erased keys, not free yet */
+static unsigned int mktme_nr_erased;	/* of keys being erased, not free yet */
 
 /* By KeyID.  A page holds a reference on its key: its entry is stable. */
 static struct mktme_key **mktme_key_table;
@@ -1358,9 +1358,6 @@ static int mktme_scrub(struct mktme_key *key)
 
 	lockdep_assert_cpus_held();
 	lockdep_assert_held(&mktme_lock);
-	if (!key->erased)
-		mktme_nr_erased++;
-	key->erased = true;
 	mktme_package_cpus(packages);
 	ret = mktme_program(key->keyid, packages, &params, &leaked);
 	/* Anything is better than to leave it there. */
@@ -1375,6 +1372,21 @@ static int mktme_scrub(struct mktme_key *key)
 	memzero_explicit(&params, sizeof(params));
 	free_cpumask_var(packages);
 	return ret;
+}
+
+/* From here on there may be memory to collect that is, or was, @key's. */
+static void mktme_mark_erased(struct mktme_key *key)
+{
+	struct mktme_key *sibling;
+
+	mutex_lock(&mktme_lock);
+	mktme_nr_erased += !key->erased;
+	key->erased = true;
+	list_for_each_entry(sibling, &key->siblings, siblings) {
+		mktme_nr_erased += !sibling->erased;
+		sibling->erased = true;
+	}
+	mutex_unlock(&mktme_lock);
 }
 
 /* @key, and what pages that no VMA has are left under since it was rotated. */
@@ -1459,27 +1471,28 @@ int mktme_replace_joined_keys(struct mktme_key *key, struct mktme_key *new)
  *
  * Context: Process context, sleeps; takes the mmap locks of all that have memory
  * under the key.
- * Return: 0; the caller drops its reference by mktme_key_destroy().  Otherwise the
- * key is still there, nothing is lost for good, and it can be tried again: -EINTR
- * or -ENOMEM where some VMAs may not be shut; -EIO, -EBUSY, -EAGAIN, -ESHUTDOWN or
- * -ENOMEM where it could not be replaced, though all are.
+ * Return: 0; the caller drops its reference by mktme_key_destroy().  -EINTR or
+ * -ENOMEM where some VMAs may not be shut, and the key goes on; -EIO, -EBUSY,
+ * -EAGAIN, -ESHUTDOWN or -ENOMEM where all are, but the key could not be replaced
+ * on every package: it stays superseded.  Either can be tried again.
  */
 int mktme_key_erase(struct mktme_key *key)
 {
 	unsigned long pages = mktme_key_bytes(key) >> PAGE_SHIFT;
 	int ret;
 
+	mktme_mark_erased(key);
 	mktme_key_supersede(key, true);
 	ret = mktme_replace_joined_keys(key, &mktme_erased_key);
-	if (!ret) {
+	if (ret) {
+		mktme_key_supersede(key, false);
+	} else {
 		cpus_read_lock();
 		wbinvd_on_all_cpus();
 		ret = mktme_scrub_siblings(key);
 		cpus_read_unlock();
 	}
 	trace_mktme_erase(key->keyid, pages, ret);
-	if (ret)
-		mktme_key_supersede(key, false);
 	atomic_long_inc(&mktme_erasures);
 	/* Not on mktme_wq, which is flushed under locks that faults can take. */
 	mod_delayed_work(system_unbound_wq, &mktme_collect_work, 0);

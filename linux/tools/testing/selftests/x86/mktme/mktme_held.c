@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "mktme_mm.h"
 
@@ -22,7 +23,7 @@
 #define DIR_SIZE	32
 #define HUNG_TASK	"/proc/sys/kernel/hung_task_timeout_secs"
 
-/* After which a test that hangs is helped up, in seconds: before it times out. */
+/* Seconds after which a test that hangs is helped up, before it times out. */
 #define RESCUE		(TEST_TIMEOUT_DEFAULT - 30)
 
 /* Shared by all processes of a test. */
@@ -52,6 +53,7 @@ FIXTURE(held)
 	/* The second one has a file system where MAKE_HELD2() was said. */
 	struct held *h, *h2;
 	struct setting hung_task;
+	time_t rescue;
 	pid_t rescuer;
 	bool misc;
 };
@@ -98,14 +100,15 @@ static int remove_dir(const char *dir)
  * What sits on a lock can't be killed before the file system thaws.  So somebody
  * else sees to that, in a session of its own, where a test hangs.
  */
-static pid_t start_rescuer(struct held *h)
+static pid_t start_rescuer(struct held *h, time_t when)
 {
 	pid_t pid = fork();
 
 	if (pid)
 		return pid;
 	setsid();
-	sleep(RESCUE);
+	while (time(NULL) < when)
+		sleep(1);
 	ioctl(h[0].fd, FITHAW, 0);
 	ioctl(h[1].fd, FITHAW, 0);
 	_exit(0);
@@ -116,6 +119,7 @@ FIXTURE_SETUP(held)
 	SKIP_UNLESS_ALONE();
 	if (!stack_has_names())
 		SKIP(return, "needs /proc/PID/stack (CONFIG_STACKTRACE, CONFIG_KALLSYMS)");
+	self->rescue = time(NULL) + RESCUE;
 	self->len = 16 * sysconf(_SC_PAGESIZE);
 	self->key = new_key("held", CPU_KEY);
 	ASSERT_LT(0, self->key);
@@ -136,7 +140,7 @@ FIXTURE_SETUP(held)
 	}
 	/* That it takes long on a busy machine is no error. */
 	set(&self->hung_task, HUNG_TASK, "0");
-	self->rescuer = start_rescuer(self->h);
+	self->rescuer = start_rescuer(self->h, self->rescue);
 	ASSERT_LT(0, self->rescuer);
 }
 
@@ -147,7 +151,7 @@ do {									\
 	waitpid(self->rescuer, NULL, 0);				\
 	self->h2->fd = open_file(self->h2->dir);			\
 	ASSERT_LE(0, self->h2->fd);					\
-	self->rescuer = start_rescuer(self->h);				\
+	self->rescuer = start_rescuer(self->h, self->rescue);		\
 	ASSERT_LT(0, self->rescuer);					\
 } while (0)
 
@@ -380,17 +384,22 @@ static int ends(pid_t pid)
 	return -1;
 }
 
-/* Until it waits for a KeyID that an erased key had. */
-static bool waits(pid_t pid)
+static bool waits_for(pid_t pid, const char *function)
 {
 	int status, tries = 0;
 
-	while (!waits_in(pid, pid, "mktme_wait_collected")) {
+	while (!waits_in(pid, pid, function)) {
 		if (waitpid(pid, &status, WNOHANG) || ++tries == TRIES)
 			return false;
 		usleep(1000);
 	}
 	return true;
+}
+
+/* Until it waits for a KeyID that an erased key had. */
+static bool waits(pid_t pid)
+{
+	return waits_for(pid, "mktme_wait_collected");
 }
 
 /* It does not end by itself, but by a signal: its exit status. */
@@ -482,18 +491,37 @@ static pid_t held_up(struct held *h, struct held *h2, const char *payload)
 	return updater(h->key, payload);
 }
 
-/* Swap comes and goes: swapoff(2) keeps a list of processes, too. */
-static bool swap_on_and_off(const char *dir)
+enum { NO_SWAP = 1, NO_SWAPOFF = 2 };
+
+/*
+ * Swap comes and goes: swapoff(2) keeps a list of processes, too, and empties it
+ * when no other is in use.
+ */
+static int swap_on_and_off(const char *dir)
 {
-	char cmd[256];
+	char cmd[512];
+	int status;
 
 	snprintf(cmd, sizeof(cmd), "cd %s && "
+		 "awk 'NR > 1 && $4 { exit 1 }' /proc/swaps && "
 		 "dd if=/dev/zero of=swap bs=1024 count=1024 2>/dev/null && "
 		 "mkswap swap >/dev/null 2>&1 && l=$(losetup -f) && "
-		 "losetup $l swap && { swapon $l && swapoff $l; r=$?; "
-		 "losetup -d $l; exit $r; }", dir);
-	return !system(cmd);
+		 "losetup $l swap || exit %d; swapon $l; on=$?; "
+		 "[ $on != 0 ] || swapoff $l || exit %d; "
+		 "losetup -d $l; [ $on = 0 ] || exit %d",
+		 dir, NO_SWAP, NO_SWAPOFF, NO_SWAP);
+	status = system(cmd);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
+
+#define SWAP_ON_AND_OFF()						\
+do {									\
+	int __ret = swap_on_and_off(self->h->dir);			\
+									\
+	if (__ret == NO_SWAP)						\
+		SKIP(return, "needs swap, and that none is in use");	\
+	ASSERT_EQ(0, __ret);						\
+} while (0)
 
 TEST_F(held, erase_finds_memory_after_swapoff)
 {
@@ -501,8 +529,7 @@ TEST_F(held, erase_finds_memory_after_swapoff)
 
 	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
 	fill(mem, self->len, 1);
-	if (!swap_on_and_off(self->h->dir))
-		SKIP(return, "needs mkswap and swap");
+	SWAP_ON_AND_OFF();
 	ASSERT_EQ(0, update_key(self->key, ERASE));
 	EXPECT_TRUE(dies_of(SIGBUS, mem));
 	EXPECT_TRUE(keyids_fall_to(0));
@@ -517,8 +544,7 @@ TEST_F(held, rotation_finds_memory_after_swapoff)
 	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
 	fill(mem, self->len, 1);
 	old = keyid_at(mem);
-	if (!swap_on_and_off(self->h->dir))
-		SKIP(return, "needs mkswap and swap");
+	SWAP_ON_AND_OFF();
 	ASSERT_EQ(0, update_key(self->key, CPU_KEY));
 	EXPECT_NE(old, keyid_at(mem));
 	EXPECT_TRUE(filled(mem, self->len, 1));
@@ -573,12 +599,11 @@ static int stay(struct held *h)
 TEST_F(held, rotation_passes_a_stuck_stranger)
 {
 	char *mem = map_anon(self->len);
-	pid_t pid;
 	long old;
 
 	SKIP_WITHOUT_KEYIDS(2, 1);
-	pid = fork();
-	if (!pid)
+	self->h2->process = fork();
+	if (!self->h2->process)
 		_exit(stay(self->h2));
 	ASSERT_TRUE(took_memory(self->h2));
 	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
@@ -590,7 +615,8 @@ TEST_F(held, rotation_passes_a_stuck_stranger)
 	EXPECT_NE(old, keyid_at(mem));
 	EXPECT_TRUE(filled(mem, self->len, 1));
 	self->h2->go = true;
-	EXPECT_EQ(0, ends(pid));
+	EXPECT_EQ(0, ends(self->h2->process));
+	self->h2->process = 0;
 	EXPECT_EQ(0, stand_up(self->h));
 }
 
@@ -625,6 +651,31 @@ TEST_F(held, rotation_does_not_wait_to_go_back)
 	EXPECT_TRUE(keyids_fall_to(0));
 }
 
+/* Who waits while the key is revoked is not told that it was erased. */
+TEST_F(held, revocation_overtakes_erase)
+{
+	pid_t rotates, revokes, erases;
+
+	SKIP_WITHOUT_KEYIDS(2, 1);
+	ASSERT_TRUE(sit_down(self->h, sit_at_once));
+	rotates = updater(self->key, CPU_KEY);
+	ASSERT_TRUE(waits_for(rotates, "mktme_replace_vma_keys"));
+	revokes = fork();
+	if (!revokes)
+		_exit(revoke_key(self->key) ? errno : 0);
+	ASSERT_TRUE(waits_for(revokes, "key_revoke"));
+	erases = updater(self->key, ERASE);
+	ASSERT_TRUE(waits_for(erases, "key_update"));
+	kill(rotates, SIGKILL);
+	EXPECT_EQ(-2, ends(rotates));
+	EXPECT_EQ(0, ends(revokes));
+	EXPECT_EQ(EKEYREVOKED, ends(erases));
+	/* So it was not. */
+	self->h->go = true;
+	EXPECT_EQ(0, stand_up(self->h));
+	EXPECT_EQ(0, self->h->ret);
+}
+
 /*
  * The pages of an erased key are not given back while a process with memory under
  * a key sits on its mmap lock.  That is no concern of those who can have another
@@ -636,8 +687,8 @@ TEST_F(held, nobody_waits_for_a_stuck_process)
 	serial_t key, last = 0;
 	pid_t pid, eraser;
 	char name[32];
-	int n, tries;
 	bool group;
+	int n;
 
 	SKIP_WITHOUT_KEYIDS(2, 1);
 	MAKE_HELD2();
@@ -648,10 +699,7 @@ TEST_F(held, nobody_waits_for_a_stuck_process)
 	pid = fork();
 	if (!pid)
 		_exit(key_keyid(self->key) > 0);
-	for (tries = 0; !waits_in(pid, pid, "mktme_key_lookup"); tries++) {
-		ASSERT_GT(TRIES, tries);
-		usleep(1000);
-	}
+	ASSERT_TRUE(waits_for(pid, "mktme_key_lookup"));
 	kill(pid, SIGKILL);
 	EXPECT_EQ(-2, ends(pid));
 	self->h2->go = true;
