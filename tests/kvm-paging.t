@@ -35,9 +35,10 @@ echo "rotated $(kept g)"
 /tests/migrate $qemu 1 0
 before=$(pa g $(cat /run/g.secret))
 # A page that is in use at that moment stays
-for try in 1 2 3 4 5; do
+for try in $(seq 30); do
 	/tests/migrate $qemu 0 1
 	[ $before = $(pa g $(cat /run/g.secret)) ] || break
+	sleep 0.2
 done
 [ $before = $(pa g $(cat /run/g.secret)) ] && echo "moved no" || echo "moved yes"
 echo "moved-kept $(kept g)"
