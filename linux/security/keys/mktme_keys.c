@@ -252,8 +252,8 @@ static int mktme_rotate(struct mktme_key *old, struct mktme_key *new)
 	/*
 	 * A page that is pinned on the way back stays under the new key, which
 	 * lasts until it is gone.  Its VMA is the old key's all the same, so
-	 * that erasing that unmaps the page, and both are erased.  So are the
-	 * VMAs of a process that this waited for, and that was killed.
+	 * that erasing that unmaps the page, and both are erased.  So is what
+	 * can't be reached before this is killed: its VMAs stay the new key's.
 	 */
 	mktme_key_supersede(new, true);
 	mktme_key_supersede(old, superseded);

@@ -1479,13 +1479,14 @@ int mktme_replace_joined_keys(struct mktme_key *key, struct mktme_key *new)
 int mktme_key_erase(struct mktme_key *key)
 {
 	unsigned long pages = mktme_key_bytes(key) >> PAGE_SHIFT;
+	bool superseded = key->superseded;
 	int ret;
 
 	mktme_mark_erased(key);
 	mktme_key_supersede(key, true);
 	ret = mktme_replace_joined_keys(key, &mktme_erased_key);
 	if (ret) {
-		mktme_key_supersede(key, false);
+		mktme_key_supersede(key, superseded);
 	} else {
 		cpus_read_lock();
 		wbinvd_on_all_cpus();
