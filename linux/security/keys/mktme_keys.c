@@ -389,12 +389,13 @@ struct mktme_key *mktme_key_lookup(key_serial_t serial)
 	if (down_read_killable(&key->sem))
 		goto put;
 	ret = key_validate(key);
-	mktme_key = ret ? ERR_PTR(ret) : dereference_key_locked(key);
+	mktme_key = dereference_key_locked(key);
 	/* It was erased, or could not be, so that what it encrypts by is open? */
-	if (!mktme_key ||
-	    (!IS_ERR(mktme_key) && mktme_key_superseded(mktme_key)))
-		mktme_key = ERR_PTR(-ENOKEY);
-	if (!IS_ERR(mktme_key))
+	if (!ret && (!mktme_key || mktme_key_superseded(mktme_key)))
+		ret = -ENOKEY;
+	if (ret)
+		mktme_key = ERR_PTR(ret);
+	else
 		mktme_key_get(mktme_key);
 	up_read(&key->sem);
 put:

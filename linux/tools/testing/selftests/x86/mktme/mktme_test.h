@@ -221,24 +221,33 @@ static inline bool zero(const void *addr, size_t len)
 	return !*p && !memcmp(p, p + 1, len - 1);
 }
 
+/* The number behind a name in /proc/self/status, of this base, or -1. */
+static inline long status_number(const char *name, int base)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	size_t len = strlen(name);
+	char line[256];
+	long val = -1;
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, name, len) && line[len] == ':')
+			val = strtol(line + len + 1, NULL, base);
+	if (f)
+		fclose(f);
+	return val;
+}
+
 /* The effective capabilities in the initial user namespace, a bit each. */
 static inline uint64_t capabilities(void)
 {
-	unsigned long inside, outside, count, caps = 0;
+	unsigned long inside, outside, count;
 	FILE *f = fopen("/proc/self/uid_map", "r");
 	bool initial = f && fscanf(f, "%lu %lu %lu", &inside, &outside, &count) == 3 &&
 		       !inside && !outside && count == UINT32_MAX;
-	char line[256];
 
 	if (f)
 		fclose(f);
-	f = initial ? fopen("/proc/self/status", "r") : NULL;
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "CapEff: %lx", &caps) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return caps;
+	return initial ? status_number("CapEff", 16) : 0;
 }
 
 /* What makes keys is enough. */
@@ -306,16 +315,7 @@ do {									\
 /* Locked memory of this process. */
 static inline long locked_kb(void)
 {
-	FILE *f = fopen("/proc/self/status", "r");
-	long kb = -1;
-	char line[256];
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "VmLck: %ld", &kb) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kb;
+	return status_number("VmLck", 10);
 }
 
 #endif /* MKTME_TEST_H */
