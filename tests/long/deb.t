@@ -146,7 +146,7 @@ cat >"$T/qemu" <<EOF
 #!/bin/sh
 $([ "$(id -u)" = 0 ] && echo exec || echo exec sudo) unshare --mount sh -c 'for d in "${T%/*}" "$TOP/build"; do
 	mkdir -p "$R\$d" && mount --bind "\$d" "$R\$d" || exit; done
-	mount -t proc proc "$R/proc" && mount --bind /dev "$R/dev" && exec chroot "$R" qemu-system-x86_64-mktme "\$@"' - "\$@"
+	mount -t proc proc "$R/proc" && mount --bind /dev "$R/dev" && exec chroot --userspec=$(id -u):$(id -g) "$R" qemu-system-x86_64-mktme "\$@"' - "\$@"
 EOF
 chmod +x "$T/qemu"
 ok "packaged QEMU: it starts with the firmware of Debian's packages" \
