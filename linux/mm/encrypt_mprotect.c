@@ -117,15 +117,13 @@ static int fault_in(struct vm_area_struct *vma, unsigned long addr,
 {
 	vm_fault_t fault = handle_mm_fault(vma, addr, flags | FAULT_FLAG_REMOTE,
 					   NULL);
-	int ret;
 
 	if (!(fault & VM_FAULT_ERROR))
 		return 0;
-	ret = vm_fault_to_errno(fault, 0);
 	/* The pool of huge pages is empty. */
-	if (ret == -EFAULT && is_vm_hugetlb_page(vma))
-		ret = -ENOMEM;
-	return ret;
+	if ((fault & VM_FAULT_SIGBUS) && is_vm_hugetlb_page(vma))
+		return -ENOMEM;
+	return vm_fault_to_errno(fault, 0);
 }
 
 static int split_folio_and_put(struct folio *folio)
@@ -831,11 +829,11 @@ static int replace_keys_in_mm(struct mm_struct *mm, struct replacement *r)
 	ret = lock_mm(mm, r);
 	if (ret)
 		return ret;
-	/* What a fork that failed has left is about to go away. */
-	if (check_stable_address_space(mm))
-		goto unlock;
 
 	for_each_vma(vmi, vma) {
+		/* A fork failed here: from here on they are the parent's. */
+		if (xa_is_zero(vma))
+			break;
 		if (vma->mktme_key != r->old)
 			continue;
 		/* Waits for the faults that don't take the mmap lock. */
@@ -852,7 +850,6 @@ static int replace_keys_in_mm(struct mm_struct *mm, struct replacement *r)
 		}
 		cond_resched();
 	}
-unlock:
 	mmap_write_unlock(mm);
 	return r->back ? 0 : ret;
 }
@@ -865,7 +862,10 @@ static int replace_keys(struct replacement *r)
 	bool locked = false;
 	int ret = 0;
 
-	/* A reference to an mm keeps it on the list. */
+	/*
+	 * A reference to an mm keeps it on the list.  If it is the last one, what is
+	 * to go away with the mm can wait for its I/O for as long as that takes.
+	 */
 	mmget(prev_mm);
 	spin_lock(&mmlist_lock);
 	p = &init_mm.mmlist;
@@ -875,7 +875,7 @@ static int replace_keys(struct replacement *r)
 		if (!mmget_not_zero(mm))
 			continue;
 		spin_unlock(&mmlist_lock);
-		mmput(prev_mm);
+		mmput_async(prev_mm);
 		prev_mm = mm;
 
 		ret = replace_keys_in_mm(mm, r);
@@ -887,7 +887,7 @@ static int replace_keys(struct replacement *r)
 		spin_lock(&mmlist_lock);
 	}
 	spin_unlock(&mmlist_lock);
-	mmput(prev_mm);
+	mmput_async(prev_mm);
 	if (!ret && locked && mktme_key_in_vmas(r->old))
 		ret = -EAGAIN;
 	return ret;

@@ -84,6 +84,8 @@ static unsigned long mktme_algorithms __ro_after_init;
  *	for each page.  Only when all are gone can the KeyID serve another key.
  * @keyid: the KeyID
  * @superseded: no more memory is to come under it: erased, or rotated away
+ * @erased: there may be memory to collect that is, or was, under it.  Protected by
+ *	mktme_lock.
  * @type: what a package that comes online is to be programmed with
  * @algorithm: likewise
  * @stored: likewise, for %MKTME_TYPE_USER and only if "mktme_storekeys" is set
@@ -1056,6 +1058,15 @@ static void mktme_free_key(struct mktme_key *key)
 	kobject_put(&key->kobj);
 }
 
+static void mktme_set_erased(struct mktme_key *key, bool erased)
+{
+	lockdep_assert_held(&mktme_lock);
+	if (key->erased == erased)
+		return;
+	key->erased = erased;
+	WRITE_ONCE(mktme_nr_erased, mktme_nr_erased + (erased ? 1 : -1));
+}
+
 /*
  * Every page has gone back by __mktme_free_pages(), which left no line under
  * the KeyID in any cache: it can be programmed.
@@ -1072,8 +1083,7 @@ static void mktme_release_work(struct work_struct *work)
 	mutex_lock(&mktme_lock);
 	mktme_key_table[key->keyid] = NULL;
 	list_del(&key->siblings);
-	if (key->erased)
-		mktme_nr_erased--;
+	mktme_set_erased(key, false);
 	/* A KeyID that can't be cleared is lost rather than shared. */
 	if (mktme_clear_everywhere(key->keyid))
 		mktme_free_keyid(key->keyid);
@@ -1171,6 +1181,7 @@ static int mktme_install_key(struct mktme_key *key,
 		pr_err("KeyID %u can't be cleared and is lost\n", key->keyid);
 	else
 		mktme_free_keyid(key->keyid);
+	wake_up_all(&mktme_keyid_wait);
 unlock:
 	mutex_unlock(&mktme_lock);
 	cpus_read_unlock();
@@ -1181,6 +1192,25 @@ unlock:
 /* Counts the attempts to erase a key; those up to the second one are collected. */
 static atomic_long_t mktme_erasures;
 static long mktme_collected;
+
+/*
+ * All is collected: of keys that go on, since their erasure failed, as well, unless
+ * one failed meanwhile.
+ */
+static void mktme_unmark_erased(long erasures)
+{
+	struct mktme_key *key;
+	unsigned int keyid;
+
+	mutex_lock(&mktme_lock);
+	for (keyid = 1; keyid <= mktme_max_keyid; keyid++) {
+		key = mktme_key_table[keyid];
+		if (key && !mktme_key_superseded(key) &&
+		    atomic_long_read(&mktme_erasures) == erasures)
+			mktme_set_erased(key, false);
+	}
+	mutex_unlock(&mktme_lock);
+}
 
 /* Unmap what is left of erased keys, by and by. */
 static void mktme_collect_erased(struct work_struct *work)
@@ -1200,6 +1230,8 @@ static void mktme_collect_erased(struct work_struct *work)
 		queue_delayed_work(system_unbound_wq, to_delayed_work(work), HZ);
 		return;
 	}
+	if (!ret)
+		mktme_unmark_erased(erasures);
 	WRITE_ONCE(mktme_collected, erasures);
 	wake_up_all(&mktme_keyid_wait);
 }
@@ -1380,12 +1412,9 @@ static void mktme_mark_erased(struct mktme_key *key)
 	struct mktme_key *sibling;
 
 	mutex_lock(&mktme_lock);
-	mktme_nr_erased += !key->erased;
-	key->erased = true;
-	list_for_each_entry(sibling, &key->siblings, siblings) {
-		mktme_nr_erased += !sibling->erased;
-		sibling->erased = true;
-	}
+	mktme_set_erased(key, true);
+	list_for_each_entry(sibling, &key->siblings, siblings)
+		mktme_set_erased(sibling, true);
 	mutex_unlock(&mktme_lock);
 }
 
@@ -1472,29 +1501,32 @@ int mktme_replace_joined_keys(struct mktme_key *key, struct mktme_key *new)
  * Context: Process context, sleeps; takes the mmap locks of all that have memory
  * under the key.
  * Return: 0; the caller drops its reference by mktme_key_destroy().  -EINTR or
- * -ENOMEM where some VMAs may not be shut, and the key goes on; -EIO, -EBUSY,
- * -EAGAIN, -ESHUTDOWN or -ENOMEM where all are, but the key could not be replaced
- * on every package: it stays superseded.  Either can be tried again.
+ * -ENOMEM where some VMAs may not be shut, and the key goes on, unless an earlier
+ * attempt has shut all; -EIO, -EBUSY, -EAGAIN, -ESHUTDOWN or -ENOMEM where all are,
+ * but the key could not be replaced on every package: it stays superseded.  Each can
+ * be tried again.
  */
 int mktme_key_erase(struct mktme_key *key)
 {
 	unsigned long pages = mktme_key_bytes(key) >> PAGE_SHIFT;
-	bool superseded = key->superseded;
+	bool shut, superseded = key->superseded;
 	int ret;
 
-	mktme_mark_erased(key);
 	mktme_key_supersede(key, true);
+	mktme_mark_erased(key);
 	ret = mktme_replace_joined_keys(key, &mktme_erased_key);
-	if (ret) {
-		mktme_key_supersede(key, superseded);
-	} else {
+	shut = !ret;
+	if (shut) {
 		cpus_read_lock();
 		wbinvd_on_all_cpus();
 		ret = mktme_scrub_siblings(key);
 		cpus_read_unlock();
 	}
 	trace_mktme_erase(key->keyid, pages, ret);
+	/* Before it goes on, for mktme_unmark_erased(). */
 	atomic_long_inc(&mktme_erasures);
+	if (!shut)
+		mktme_key_supersede(key, superseded);
 	/* Not on mktme_wq, which is flushed under locks that faults can take. */
 	mod_delayed_work(system_unbound_wq, &mktme_collect_work, 0);
 	return ret;
@@ -1513,15 +1545,17 @@ int mktme_key_erase(struct mktme_key *key)
  */
 int mktme_wait_collected(void)
 {
-	long erasures = atomic_long_read(&mktme_erasures);
+	long ret, erasures = atomic_long_read(&mktme_erasures);
 	struct misc_cg *cg = get_current_misc_cg();
-	int ret;
 
-	ret = wait_event_interruptible(mktme_keyid_wait,
-				       READ_ONCE(mktme_collected) - erasures >= 0 ||
-				       !mktme_keyids_exhausted(cg));
+	/* Nobody is woken as a cgroup's limit is raised: look from time to time. */
+	do {
+		ret = wait_event_interruptible_timeout(mktme_keyid_wait,
+			READ_ONCE(mktme_collected) - erasures >= 0 ||
+			!mktme_keyids_exhausted(cg), HZ);
+	} while (!ret);
 	put_misc_cg(cg);
-	return ret;
+	return min(ret, 0L);
 }
 
 /**

@@ -5,11 +5,14 @@
  * A thread holds the lock that makes a page of a file writable while the file
  * system is frozen: it waits, in the fault, until the file system thaws.
  */
+#include <linux/aio_abi.h>
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #include "mktme_mm.h"
 
@@ -21,9 +24,13 @@
 #define TRIES		60000
 #define DIR_SIZE	32
 #define HUNG_TASK	"/proc/sys/kernel/hung_task_timeout_secs"
+#define HUGE_PAGES	"/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 
 /* Seconds after which a test that hangs is helped up, before it times out. */
 #define RESCUE		(TEST_TIMEOUT_DEFAULT - 30)
+
+/* What has become of a process's memory. */
+enum { GARBLED, KEPT, LOST };
 
 /* Shared by all processes of a test. */
 struct held {
@@ -41,8 +48,10 @@ struct held {
 	volatile bool go;
 	volatile pid_t tid;
 	volatile bool late_done;
+	volatile int look;
 	int ret, err;
 	long keyid;
+	char *file, *mem;
 };
 
 FIXTURE(held)
@@ -51,7 +60,7 @@ FIXTURE(held)
 	serial_t key;
 	/* The second one has a file system where MAKE_HELD2() was said. */
 	struct held *h, *h2;
-	struct setting hung_task;
+	struct setting hung_task, pool;
 	pid_t rescuer;
 	bool misc;
 };
@@ -174,6 +183,7 @@ FIXTURE_TEARDOWN(held)
 		}
 		EXPECT_EQ(0, remove_dir(h->dir));
 	}
+	put_back(&self->pool);
 	put_back(&self->hung_task);
 	rmdir(GROUP);
 	put_back_misc(self->misc);
@@ -227,6 +237,17 @@ static void *sit(void *arg)
 	madvise(mem, page, MADV_POPULATE_WRITE);
 	munmap(mem, page);
 	return NULL;
+}
+
+/* Have a process that runs fn. */
+static bool run(struct held *h, int (*fn)(struct held *))
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(fn(h));
+	h->process = pid;
+	return pid > 0;
 }
 
 /*
@@ -439,13 +460,47 @@ static char *take_memory(struct held *h, size_t len)
 	return mem;
 }
 
-/* In the end: is it gone? */
+static int look_at(char *mem, size_t len)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid)
+		_exit(!filled(mem, len, 1));
+	if (waitpid(pid, &status, 0) != pid)
+		return GARBLED;
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS)
+		return LOST;
+	return status ? GARBLED : KEPT;
+}
+
+/* In the end, and before that where look is 1: what is it? */
 static int wait_for_loss(struct held *h, char *mem)
 {
-	while (!h->go)
+	size_t len = 16 * sysconf(_SC_PAGESIZE);
+
+	while (!h->go) {
+		if (h->look == 1) {
+			h->ret = look_at(mem, len);
+			h->look = 2;
+		}
 		usleep(1000);
-	h->ret = dies_of(SIGBUS, mem);
+	}
+	h->ret = look_at(mem, len);
 	return 0;
+}
+
+static int looks(struct held *h)
+{
+	int tries = 0;
+
+	h->look = 1;
+	while (h->look == 1) {
+		if (++tries == TRIES)
+			return -1;
+		usleep(1000);
+	}
+	return h->ret;
 }
 
 static int sit_at_once(struct held *h)
@@ -607,9 +662,7 @@ TEST_F(held, rotation_passes_a_stuck_stranger)
 	long old;
 
 	SKIP_WITHOUT_KEYIDS(2, 1);
-	self->h2->process = fork();
-	if (!self->h2->process)
-		_exit(stay(self->h2));
+	ASSERT_TRUE(run(self->h2, stay));
 	ASSERT_TRUE(took_memory(self->h2));
 	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
 	fill(mem, self->len, 1);
@@ -643,13 +696,15 @@ TEST_F(held, rotation_does_not_wait_to_go_back)
 
 	ASSERT_EQ(0, ioctl(self->h->fd, FITHAW, 0));
 	ASSERT_EQ(0, ioctl(self->h2->fd, FITHAW, 0));
+	EXPECT_EQ(KEPT, looks(self->h));
+	EXPECT_EQ(KEPT, looks(self->h2));
 	EXPECT_EQ(0, erase_by_another(self->key));
 	self->h->go = true;
 	self->h2->go = true;
 	EXPECT_EQ(0, ends(self->h->process));
 	EXPECT_EQ(0, ends(self->h2->process));
-	EXPECT_EQ(1, self->h->ret);
-	EXPECT_EQ(1, self->h2->ret);
+	EXPECT_EQ(LOST, self->h->ret);
+	EXPECT_EQ(LOST, self->h2->ret);
 	self->h->process = 0;
 	self->h2->process = 0;
 	EXPECT_TRUE(keyids_fall_to(0));
@@ -677,7 +732,205 @@ TEST_F(held, revocation_overtakes_erase)
 	/* So it was not. */
 	self->h->go = true;
 	EXPECT_EQ(0, stand_up(self->h));
-	EXPECT_EQ(0, self->h->ret);
+	EXPECT_EQ(KEPT, self->h->ret);
+}
+
+/* A loop device of the file, which goes away with the last who has it open. */
+static int open_loop(struct held *h)
+{
+	struct loop_config config = {
+		.fd = h->fd,
+		.info.lo_flags = LO_FLAGS_AUTOCLEAR,
+	};
+	int control = open("/dev/loop-control", O_RDWR), fd = -1;
+	char path[32];
+
+	snprintf(path, sizeof(path), "/dev/loop%d", ioctl(control, LOOP_CTL_GET_FREE));
+	close(control);
+	fd = open(path, O_RDWR | O_DIRECT);
+	if (fd >= 0 && ioctl(fd, LOOP_CONFIGURE, &config)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/* Write to it, without waiting for that. */
+static bool start_writing(int fd)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	struct iocb iocb = {
+		.aio_lio_opcode = IOCB_CMD_PWRITE,
+		.aio_fildes = fd,
+		.aio_buf = (uintptr_t)map_anon(page),
+		.aio_nbytes = page,
+	}, *iocbs = &iocb;
+	aio_context_t context = 0;
+
+	return !syscall(__NR_io_setup, 1, &context) &&
+	       syscall(__NR_io_submit, context, 1, &iocbs) == 1;
+}
+
+/* Takes memory, has I/O under way when the other's file system freezes, and dies. */
+static int write_for_ever(struct held *h)
+{
+	struct held *h2 = h + 1;
+	size_t len = 64UL << 20;
+	int fd = open_loop(h2);
+	char *mem = map_anon(len);
+
+	/* That it takes long to shut it: small pages. */
+	madvise(mem, len, MADV_NOHUGEPAGE);
+	h->file = mmap(NULL, sysconf(_SC_PAGESIZE), RW, MAP_SHARED, h->fd, 0);
+	if (fd < 0 || h->file == MAP_FAILED ||
+	    encrypt_mprotect(mem, len, RW, h->key) ||
+	    madvise(mem, len, MADV_POPULATE_WRITE) ||
+	    ioctl(h2->fd, FIFREEZE, 0) || !start_writing(fd))
+		return 1;
+	h->ready = true;
+	for (;;)
+		pause();
+}
+
+static bool is_ready(struct held *h)
+{
+	int tries = 0;
+
+	while (!h->ready) {
+		if (waitpid(h->process, NULL, WNOHANG) || ++tries == TRIES)
+			return false;
+		usleep(1000);
+	}
+	return true;
+}
+
+/*
+ * Who erases can be the last who has a hand on the mm of a process that has died
+ * meanwhile, and must not wait for the I/O of that: here, for ever.
+ */
+TEST_F(held, erase_does_not_wait_for_io_of_the_dead)
+{
+	struct iovec local = { .iov_base = "", .iov_len = 1 }, remote = local;
+	pid_t writer, eraser;
+	serial_t other;
+	char *mem = map_anon(self->len);
+
+	SKIP_WITHOUT_KEYIDS(2, 1);
+	other = new_key("other", CPU_KEY);
+	ASSERT_LT(0, other);
+	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, other));
+	fill(mem, self->len, 1);
+	ASSERT_EQ(0, madvise(mem, self->len, MADV_DONTFORK));
+	MAKE_HELD2();
+	ASSERT_TRUE(run(self->h, write_for_ever));
+	ASSERT_TRUE(is_ready(self->h));
+	ASSERT_EQ(0, ioctl(self->h->fd, FIFREEZE, 0));
+
+	/* Another has the mm, and its lock, when the process dies. */
+	remote.iov_base = self->h->file;
+	writer = fork();
+	if (!writer)
+		_exit(process_vm_writev(self->h->process, &local, 1, &remote, 1, 0) != 1);
+	ASSERT_TRUE(waits_for(writer, "page_mkwrite"));
+	kill(self->h->process, SIGKILL);
+	EXPECT_EQ(-2, ends(self->h->process));
+	self->h->process = 0;
+	eraser = updater(self->key, ERASE);
+	/* For the lock: it does not try any more. */
+	ASSERT_TRUE(waits_for(eraser, " replace_keys"));
+	kill(writer, SIGKILL);
+	ASSERT_EQ(0, ioctl(self->h->fd, FITHAW, 0));
+	/* The writer waits if it is the last. */
+	EXPECT_EQ(0, ends(eraser));
+
+	/* Nor does the worker: it goes on to others. */
+	EXPECT_EQ(0, update_key(other, ERASE));
+	EXPECT_TRUE(keyids_fall_to(1));
+	ASSERT_EQ(0, ioctl(self->h2->fd, FITHAW, 0));
+	EXPECT_EQ(-2, ends(writer));
+	EXPECT_TRUE(keyids_fall_to(0));
+}
+
+/* Has huge pages, and a thread that nothing ends before the file system thaws. */
+static int stay_in_write(struct held *h)
+{
+	h->mem = mmap(NULL, 2UL << 20, RW,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (h->mem == MAP_FAILED || encrypt_mprotect(h->mem, 2UL << 20, RW, h->key))
+		return 1;
+	fill(h->mem, 4096, 1);
+	h->ready = true;
+	if (write(h->fd, "", 1) != 1)
+		return 1;
+	return 0;
+}
+
+/* Of what has been killed but can't go, the memory that is still there is shut. */
+TEST_F(held, erase_shuts_the_memory_of_the_dying)
+{
+	struct held *h = self->h;
+	char buf[16];
+	struct iovec local = { .iov_base = buf, .iov_len = sizeof(buf) }, remote = local;
+	int pidfd;
+
+	if (!set(&self->pool, HUGE_PAGES, "1") || read_sysfs(HUGE_PAGES) < 1)
+		SKIP(return, "needs a huge page of 2M");
+	ASSERT_EQ(0, ioctl(h->fd, FIFREEZE, 0));
+	ASSERT_TRUE(run(h, stay_in_write));
+	ASSERT_TRUE(is_ready(h));
+	ASSERT_TRUE(waits_for(h->process, "write"));
+	remote.iov_base = h->mem;
+	ASSERT_EQ(16, process_vm_readv(h->process, &local, 1, &remote, 1, 0));
+	EXPECT_TRUE(filled(buf, sizeof(buf), 1));
+
+	pidfd = syscall(__NR_pidfd_open, h->process, 0);
+	ASSERT_LE(0, pidfd);
+	kill(h->process, SIGKILL);
+	ASSERT_EQ(0, syscall(__NR_process_mrelease, pidfd, 0));
+	EXPECT_EQ(0, erase_by_another(self->key));
+	EXPECT_EQ(-1, process_vm_readv(h->process, &local, 1, &remote, 1, 0));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(-1, stand_up(h));
+	EXPECT_TRUE(keyids_fall_to(0));
+}
+
+/*
+ * A key whose erasure failed goes on: nobody waits for its KeyID, even where others'
+ * memory can't be collected.
+ */
+TEST_F(held, nobody_waits_for_what_goes_on)
+{
+	long n, total = read_sysfs(SYSFS "keyids_total");
+	char *mem = map_anon(self->len), name[32];
+	serial_t other;
+	pid_t pid;
+
+	SKIP_WITHOUT_KEYIDS(2, 1);
+	MAKE_HELD2();
+	ASSERT_TRUE(sit_down(self->h2, sit_at_once));
+	pid = updater(self->key, ERASE);
+	ASSERT_TRUE(waits_for(pid, "mktme_replace_vma_keys"));
+	kill(pid, SIGKILL);
+	EXPECT_EQ(-2, ends(pid));
+	self->h2->go = true;
+	EXPECT_EQ(0, stand_up(self->h2));
+	EXPECT_EQ(KEPT, self->h2->ret);
+
+	other = new_key("other", CPU_KEY);
+	ASSERT_LT(0, other);
+	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, other, KEY_POS_ALL | KEY_USR_ALL, 0, 0));
+	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, other));
+	fill(mem, self->len, 1);
+	ASSERT_EQ(0, madvise(mem, self->len, MADV_DONTFORK));
+	ASSERT_TRUE(sit_down(self->h, idle));
+	EXPECT_EQ(0, erase_by_another(other));
+	EXPECT_TRUE(keyids_fall_to(1));
+	for (n = 1; n < total; n++) {
+		snprintf(name, sizeof(name), "held-%ld", n);
+		ASSERT_LT(0, new_key(name, CPU_KEY));
+	}
+	EXPECT_EQ(ENOSPC, ends(maker(false)));
+	EXPECT_EQ(0, stand_up(self->h));
 }
 
 /*
@@ -717,6 +970,14 @@ TEST_F(held, nobody_waits_for_a_stuck_process)
 	if (group)
 		EXPECT_EQ(EINTR, interrupted(maker(true)));
 	EXPECT_TRUE(keyids_fall_to(1));
+	if (group) {
+		pid = maker(true);
+		EXPECT_TRUE(waits(pid));
+		ASSERT_TRUE(write_file(GROUP "/misc.max", "mktme max"));
+		EXPECT_EQ(0, ends(pid));
+		ASSERT_TRUE(write_file(GROUP "/misc.max", "mktme 0"));
+		EXPECT_TRUE(keyids_fall_to(1));
+	}
 	for (n = read_sysfs(SYSFS "keyids_in_use"); n < total; n++) {
 		snprintf(name, sizeof(name), "held-%d", n);
 		key = new_key(name, CPU_KEY);

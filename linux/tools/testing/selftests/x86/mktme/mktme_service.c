@@ -318,26 +318,35 @@ TEST_F(service, erase_races_with_fork)
 	}
 }
 
-/* Memory moves about, splits and gets the key again while it goes. */
+/* Memory moves about and splits while its key goes, and gets the key again then. */
 static void *mover(void *arg)
 {
 	struct racer *r = arg;
 	serial_t key = *(serial_t *)(r->mem);
-	char *a = map_anon(r->len), *b;
-	int i = 0;
+	char *volatile a = map_anon(r->len);
+	volatile bool lost = true;
+	char *b;
+	int i;
 
-	if (sigsetjmp(racer_env, 1))
+	if (sigsetjmp(racer_env, 1)) {
 		r->sigbus = true;
-	while (!__atomic_load_n(&r->stop, __ATOMIC_RELAXED)) {
-		encrypt_mprotect(a, r->len / 2, RW, i++ & 1 ? key : 0);
-		a[0]++;
-		a[r->len / 2]++;
+		lost = true;
+	}
+	for (i = 0; !__atomic_load_n(&r->stop, __ATOMIC_RELAXED); i++) {
+		if (lost) {
+			if (encrypt_mprotect(a, r->len / 2, RW, key))
+				continue;
+			lost = false;
+			fill(a, r->len, 1);
+		}
+		if (!filled(a, r->len, 1))
+			r->garbage = true;
 		b = mremap(a, r->len, r->len, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
 		if (b != MAP_FAILED) {
 			munmap(a, r->len);
 			a = b;
 		}
-		mprotect(a + 4096, 4096, i & 2 ? PROT_READ : RW);
+		mprotect(a + 4096, 4096, i & 1 ? PROT_READ : RW);
 	}
 	munmap(a, r->len);
 	return NULL;
@@ -363,6 +372,8 @@ TEST_F(service, erase_races_with_mremap)
 	__atomic_store_n(&r.stop, true, __ATOMIC_RELAXED);
 	for (i = 0; i < 2; i++)
 		pthread_join(thread[i], NULL);
+	EXPECT_TRUE(r.sigbus);
+	EXPECT_FALSE(r.garbage);
 	unlink_key(self->key);
 	EXPECT_TRUE(keyids_fall_to(0));
 }

@@ -141,7 +141,7 @@ static inline bool keyids_fall_to(long want)
 	int i;
 
 	for (i = 0; i < 1000; i++) {
-		if (read_sysfs(SYSFS "keyids_in_use") <= want)
+		if (read_sysfs(SYSFS "keyids_in_use") == want)
 			return true;
 		usleep(10000);
 	}
@@ -281,7 +281,7 @@ static inline bool keyids_left(long most)
 
 	while (same < 20) {
 		now = read_sysfs(SYSFS "keyids_in_use");
-		if (now <= most)
+		if (now >= 0 && now <= most)
 			return false;
 		same = now == last ? same + 1 : 0;
 		last = now;
