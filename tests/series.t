@@ -129,6 +129,12 @@ is "and to the list" "$(grep ^Cc: "$T"/mail/0002*)" "Cc: l@example.org"
 is "signed off by the author and the sender" "$(grep ^Signed-off "$T"/mail/0001*)" \
 "Signed-off-by: Jörg Müller <j@example.org>
 Signed-off-by: Sender <s@example.org>"
+git config -f "$T/other" user.name Other; git config -f "$T/other" user.email o@example.org
+GIT_CONFIG_GLOBAL=$T/other series export "$T/mail2" >/dev/null
+is "by the configuration that is named, where one is" \
+	"$(grep ^Signed-off "$T"/mail2/0001* | tail -1)" "Signed-off-by: Other <o@example.org>"
+GIT_CONFIG_GLOBAL=/dev/null refused "and by nobody where that has nobody" "git config --global user.name" \
+	series export "$T/mail2"
 rm -r "$src/scripts"
 ok "refresh leaves the cover letter" series refresh
 is "as it was" "$(cat "$files/patches/cover-letter")" $'mm: numbers\n\nWhy.\nHow.'
