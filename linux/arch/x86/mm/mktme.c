@@ -1532,6 +1532,12 @@ int mktme_key_erase(struct mktme_key *key)
 	return ret;
 }
 
+static bool mktme_wait_is_over(struct misc_cg *cg, long erasures)
+{
+	return READ_ONCE(mktme_collected) - erasures >= 0 ||
+	       !mktme_keyids_exhausted(cg);
+}
+
 /**
  * mktme_wait_collected - wait for the KeyIDs of erased keys if there is no other
  *
@@ -1551,8 +1557,8 @@ int mktme_wait_collected(void)
 	/* Nobody is woken as a cgroup's limit is raised: look from time to time. */
 	do {
 		ret = wait_event_interruptible_timeout(mktme_keyid_wait,
-			READ_ONCE(mktme_collected) - erasures >= 0 ||
-			!mktme_keyids_exhausted(cg), HZ);
+						       mktme_wait_is_over(cg, erasures),
+						       HZ);
 	} while (!ret);
 	put_misc_cg(cg);
 	return min(ret, 0L);
