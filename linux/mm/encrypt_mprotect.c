@@ -842,6 +842,9 @@ static int replace_keys_in_mm(struct mm_struct *mm, struct replacement *r)
 			zap_vma_range(vma, vma->vm_start, vma->vm_end);
 		} else if (r->new == &mktme_erased_key) {
 			shut_vma(vma);
+		} else if (check_stable_address_space(mm)) {
+			/* About to go away; what is to be erased later is found. */
+			set_vma_key(vma, r->new);
 		} else {
 			ret = rotate_vma(vma, r->new, r->buf, r->back);
 			if (ret && !r->back)
@@ -854,7 +857,7 @@ static int replace_keys_in_mm(struct mm_struct *mm, struct replacement *r)
 	return r->back ? 0 : ret;
 }
 
-/* Returns -EAGAIN if all went well, but for mms that were locked. */
+/* Returns -EAGAIN if all went well, but for mms that could not be looked at. */
 static int replace_keys(struct replacement *r)
 {
 	struct mm_struct *mm, *prev_mm = &init_mm;
@@ -872,8 +875,11 @@ static int replace_keys(struct replacement *r)
 	while (!ret && mktme_key_in_vmas(r->old) &&
 	       (p = p->next) != &init_mm.mmlist) {
 		mm = list_entry(p, struct mm_struct, mmlist);
-		if (!mmget_not_zero(mm))
+		if (!mmget_not_zero(mm)) {
+			/* It goes away, but who collects has to see that it has. */
+			locked |= r->old == &mktme_erased_key;
 			continue;
+		}
 		spin_unlock(&mmlist_lock);
 		mmput_async(prev_mm);
 		prev_mm = mm;
@@ -911,7 +917,8 @@ static int replace_keys(struct replacement *r)
  * Return: 0 if all went well, or was undone; -EINTR where it was killed as it
  * waited for a lock; -ENOMEM, -EFAULT where a page has a hardware error, or
  * -EBUSY where one is pinned that was to be kept; some VMAs may have got @new
- * then.  -EAGAIN where what is left of erased keys is in an mm that is locked.
+ * then.  -EAGAIN where what is left of erased keys can be in an mm that is locked,
+ * or about to go away.
  */
 int mktme_replace_vma_keys(struct mktme_key *old, struct mktme_key *new,
 			   bool back)

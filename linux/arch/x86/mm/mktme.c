@@ -124,7 +124,7 @@ struct mktme_key mktme_erased_key;
 static DEFINE_MUTEX(mktme_lock);
 static unsigned long *mktme_keyids;	/* bitmap: in use */
 static unsigned int mktme_nr_keyids;	/* bits set in it */
-static unsigned int mktme_nr_erased;	/* of keys being erased, not free yet */
+static unsigned int mktme_nr_erased;	/* keys that may have memory to collect */
 
 /* By KeyID.  A page holds a reference on its key: its entry is stable. */
 static struct mktme_key **mktme_key_table;
@@ -1189,25 +1189,28 @@ unlock:
 	return ret;
 }
 
-/* Counts the attempts to erase a key; those up to the second one are collected. */
-static atomic_long_t mktme_erasures;
+/*
+ * Counts the attempts to erase a key that have ended; what those up to the second one
+ * left is collected.  Then those that have not ended.  Written under mktme_lock.
+ */
+static long mktme_erasures;
 static long mktme_collected;
+static unsigned int mktme_erasing;
 
 /*
- * All is collected: of keys that go on, since their erasure failed, as well, unless
- * one failed meanwhile.
+ * All is collected, unless an erasure came meanwhile.  Of keys that are not free yet
+ * some go on, since their erasure failed, and some have pages that are pinned.
  */
 static void mktme_unmark_erased(long erasures)
 {
-	struct mktme_key *key;
 	unsigned int keyid;
 
 	mutex_lock(&mktme_lock);
-	for (keyid = 1; keyid <= mktme_max_keyid; keyid++) {
-		key = mktme_key_table[keyid];
-		if (key && !mktme_key_superseded(key) &&
-		    atomic_long_read(&mktme_erasures) == erasures)
-			mktme_set_erased(key, false);
+	if (!mktme_erasing && mktme_erasures == erasures) {
+		for (keyid = 1; mktme_nr_erased && keyid <= mktme_max_keyid; keyid++) {
+			if (mktme_key_table[keyid])
+				mktme_set_erased(mktme_key_table[keyid], false);
+		}
 	}
 	mutex_unlock(&mktme_lock);
 }
@@ -1215,7 +1218,7 @@ static void mktme_unmark_erased(long erasures)
 /* Unmap what is left of erased keys, by and by. */
 static void mktme_collect_erased(struct work_struct *work)
 {
-	long erasures = atomic_long_read(&mktme_erasures);
+	long erasures = READ_ONCE(mktme_erasures);
 	int ret;
 
 	ret = mktme_replace_vma_keys(&mktme_erased_key, &mktme_erased_key, true);
@@ -1407,15 +1410,26 @@ static int mktme_scrub(struct mktme_key *key)
 }
 
 /* From here on there may be memory to collect that is, or was, @key's. */
-static void mktme_mark_erased(struct mktme_key *key)
+static void mktme_begin_erasure(struct mktme_key *key)
 {
 	struct mktme_key *sibling;
 
 	mutex_lock(&mktme_lock);
+	mktme_erasing++;
 	mktme_set_erased(key, true);
 	list_for_each_entry(sibling, &key->siblings, siblings)
 		mktme_set_erased(sibling, true);
 	mutex_unlock(&mktme_lock);
+}
+
+static void mktme_end_erasure(void)
+{
+	mutex_lock(&mktme_lock);
+	mktme_erasing--;
+	WRITE_ONCE(mktme_erasures, mktme_erasures + 1);
+	mutex_unlock(&mktme_lock);
+	/* Not on mktme_wq, which is flushed under locks that faults can take. */
+	mod_delayed_work(system_unbound_wq, &mktme_collect_work, 0);
 }
 
 /* @key, and what pages that no VMA has are left under since it was rotated. */
@@ -1509,26 +1523,22 @@ int mktme_replace_joined_keys(struct mktme_key *key, struct mktme_key *new)
 int mktme_key_erase(struct mktme_key *key)
 {
 	unsigned long pages = mktme_key_bytes(key) >> PAGE_SHIFT;
-	bool shut, superseded = key->superseded;
+	bool superseded = key->superseded;
 	int ret;
 
+	mktme_begin_erasure(key);
 	mktme_key_supersede(key, true);
-	mktme_mark_erased(key);
 	ret = mktme_replace_joined_keys(key, &mktme_erased_key);
-	shut = !ret;
-	if (shut) {
+	if (ret) {
+		mktme_key_supersede(key, superseded);
+	} else {
 		cpus_read_lock();
 		wbinvd_on_all_cpus();
 		ret = mktme_scrub_siblings(key);
 		cpus_read_unlock();
 	}
 	trace_mktme_erase(key->keyid, pages, ret);
-	/* Before it goes on, for mktme_unmark_erased(). */
-	atomic_long_inc(&mktme_erasures);
-	if (!shut)
-		mktme_key_supersede(key, superseded);
-	/* Not on mktme_wq, which is flushed under locks that faults can take. */
-	mod_delayed_work(system_unbound_wq, &mktme_collect_work, 0);
+	mktme_end_erasure();
 	return ret;
 }
 
@@ -1551,7 +1561,7 @@ static bool mktme_wait_is_over(struct misc_cg *cg, long erasures)
  */
 int mktme_wait_collected(void)
 {
-	long ret, erasures = atomic_long_read(&mktme_erasures);
+	long ret, erasures = READ_ONCE(mktme_erasures);
 	struct misc_cg *cg = get_current_misc_cg();
 
 	/* Nobody is woken as a cgroup's limit is raised: look from time to time. */

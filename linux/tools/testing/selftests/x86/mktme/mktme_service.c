@@ -211,7 +211,7 @@ TEST_F(service, erase_huge_page)
 struct racer {
 	char *mem;
 	size_t len;
-	bool stop, garbage, sigbus;
+	bool stop, garbage, sigbus, moved;
 };
 
 static __thread sigjmp_buf racer_env;
@@ -318,7 +318,7 @@ TEST_F(service, erase_races_with_fork)
 	}
 }
 
-/* Memory moves about and splits while its key goes, and gets the key again then. */
+/* Memory splits and moves about while its key goes, and gets the key again then. */
 static void *mover(void *arg)
 {
 	struct racer *r = arg;
@@ -326,27 +326,28 @@ static void *mover(void *arg)
 	char *volatile a = map_anon(r->len);
 	volatile bool lost = true;
 	char *b;
-	int i;
 
 	if (sigsetjmp(racer_env, 1)) {
 		r->sigbus = true;
 		lost = true;
 	}
-	for (i = 0; !__atomic_load_n(&r->stop, __ATOMIC_RELAXED); i++) {
+	while (!__atomic_load_n(&r->stop, __ATOMIC_RELAXED)) {
 		if (lost) {
-			if (encrypt_mprotect(a, r->len / 2, RW, key))
+			if (encrypt_mprotect(a, r->len, RW, key))
 				continue;
 			lost = false;
 			fill(a, r->len, 1);
 		}
 		if (!filled(a, r->len, 1))
 			r->garbage = true;
+		mprotect(a + 4096, 4096, PROT_READ);
+		mprotect(a + 4096, 4096, RW);
 		b = mremap(a, r->len, r->len, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
 		if (b != MAP_FAILED) {
 			munmap(a, r->len);
 			a = b;
+			r->moved = true;
 		}
-		mprotect(a + 4096, 4096, i & 1 ? PROT_READ : RW);
 	}
 	munmap(a, r->len);
 	return NULL;
@@ -372,6 +373,7 @@ TEST_F(service, erase_races_with_mremap)
 	__atomic_store_n(&r.stop, true, __ATOMIC_RELAXED);
 	for (i = 0; i < 2; i++)
 		pthread_join(thread[i], NULL);
+	EXPECT_TRUE(r.moved);
 	EXPECT_TRUE(r.sigbus);
 	EXPECT_FALSE(r.garbage);
 	unlink_key(self->key);
