@@ -49,5 +49,5 @@ like "run as written" "$(guest --cache strict --add "$T/admin:/admin" -- '
 	# Nothing of that is under a key
 	sed -i "/smaps/s/|| exit 1/\&\& exit 1/" /admin
 	. /admin; echo done; cat /sys/fs/cgroup/tenant/misc.max; keyctl describe $key' 2>&1 | tail -3 | tr '\n' ' ')" \
-	'^done mktme 8 [0-9]+: alswrv--s--v-+  1000 +0 mktme: vm1 $'
+	'^done mktme 8 +[0-9]+: alswrv--s--v-+  1000 +0 mktme: vm1 $'
 done_testing
