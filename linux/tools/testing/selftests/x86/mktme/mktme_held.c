@@ -49,9 +49,9 @@ struct held {
 	volatile bool go;
 	volatile pid_t tid;
 	volatile bool late_done;
-	volatile int look;
+	volatile bool look;
 	int ret, err;
-	long keyid;
+	volatile long keyid;
 	char *file, *mem;
 };
 
@@ -93,6 +93,43 @@ static int make_file(char *dir)
 	if (fd >= 0 && !ftruncate(fd, sysconf(_SC_PAGESIZE)))
 		return fd;
 	return -1;
+}
+
+/* For processes that do not possess it, too. */
+static serial_t new_open_key(const char *name)
+{
+	serial_t key = new_key(name, CPU_KEY);
+
+	if (key > 0 && keyctl(KEYCTL_SETPERM, key, KEY_POS_ALL | KEY_USR_ALL, 0, 0))
+		return -1;
+	return key;
+}
+
+/* As many as there are KeyIDs: the last of them. */
+static serial_t take_all_keyids(void)
+{
+	long n, total = read_sysfs(SYSFS "keyids_total");
+	serial_t key = -1;
+	char name[32];
+
+	for (n = read_sysfs(SYSFS "keyids_in_use"); n < total; n++) {
+		snprintf(name, sizeof(name), "held-%ld", n);
+		key = new_key(name, CPU_KEY);
+		if (key < 0)
+			break;
+	}
+	return key;
+}
+
+/* Memory under a key that no child has: NULL where it fails. */
+static char *own_memory(size_t len, serial_t key)
+{
+	char *mem = map_anon(len);
+
+	if (encrypt_mprotect(mem, len, RW, key) || madvise(mem, len, MADV_DONTFORK))
+		return NULL;
+	fill(mem, len, 1);
+	return mem;
 }
 
 static bool stack_has_names(void)
@@ -140,11 +177,8 @@ FIXTURE_SETUP(held)
 	if (!stack_has_names())
 		SKIP(return, "needs /proc/PID/stack (CONFIG_STACKTRACE, CONFIG_KALLSYMS)");
 	self->len = 16 * sysconf(_SC_PAGESIZE);
-	self->key = new_key("held", CPU_KEY);
+	self->key = new_open_key("held");
 	ASSERT_LT(0, self->key);
-	/* For processes that do not possess it. */
-	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, self->key, KEY_POS_ALL | KEY_USR_ALL,
-			    0, 0));
 	self->h = mmap(NULL, 2 * sizeof(*self->h), RW, MAP_SHARED | MAP_ANONYMOUS,
 		       -1, 0);
 	ASSERT_NE(MAP_FAILED, self->h);
@@ -229,6 +263,18 @@ static bool waits_in(pid_t pid, pid_t tid, const char *function)
 	return strstr(buf, function);
 }
 
+/* Does a condition come true while there is the child, or none is named? */
+#define COMES(pid, condition)						\
+({									\
+	int __tries = 0;						\
+	bool __true;							\
+									\
+	while (!(__true = (condition)) && ++__tries < TRIES &&		\
+	       !((pid) && waitpid(pid, NULL, WNOHANG)))			\
+		usleep(1000);						\
+	__true;								\
+})
+
 static void *sit(void *arg)
 {
 	struct held *h = arg;
@@ -279,14 +325,8 @@ static bool start(struct held *h, int (*fn)(struct held *))
 
 static bool sits(struct held *h)
 {
-	int tries = 0;
-
-	while (!h->sitter || !waits_in(h->process, h->sitter, "page_mkwrite")) {
-		if (waitpid(h->process, NULL, WNOHANG) || ++tries == TRIES)
-			return false;
-		usleep(1000);
-	}
-	return true;
+	return COMES(h->process, h->sitter &&
+		     waits_in(h->process, h->sitter, "page_mkwrite"));
 }
 
 static bool sit_down(struct held *h, int (*fn)(struct held *))
@@ -327,17 +367,12 @@ static int encrypt_late(struct held *h)
 /* Until encrypt_mprotect() has the key, and waits for the lock. */
 static bool late(struct held *h)
 {
-	int tries = 0;
-
 	if (!sit_down(h, encrypt_late))
 		return false;
 	h->go = true;
-	while (!waits_in(h->process, h->tid, "encrypt_mprotect")) {
-		if (h->late_done || ++tries == TRIES)
-			return false;
-		usleep(1000);
-	}
-	return true;
+	return COMES(0, h->late_done ||
+		     waits_in(h->process, h->tid, "encrypt_mprotect")) &&
+	       !h->late_done;
 }
 
 /*
@@ -415,14 +450,7 @@ static int ends(pid_t pid)
 
 static bool waits_for(pid_t pid, const char *function)
 {
-	int status, tries = 0;
-
-	while (!waits_in(pid, pid, function)) {
-		if (waitpid(pid, &status, WNOHANG) || ++tries == TRIES)
-			return false;
-		usleep(1000);
-	}
-	return true;
+	return COMES(pid, waits_in(pid, pid, function));
 }
 
 /* Until it waits for a KeyID that an erased key had. */
@@ -454,7 +482,7 @@ static int erase_by_another(serial_t key)
 	return ends(updater(key, ERASE));
 }
 
-/* Takes memory under the key and waits for what becomes of it. */
+/* Takes memory under the key. */
 static char *take_memory(struct held *h, size_t len)
 {
 	char *mem = map_anon(len);
@@ -480,15 +508,15 @@ static int look_at(char *mem, size_t len)
 	return status ? GARBLED : KEPT;
 }
 
-/* In the end, and before that where look is 1: what is it? */
+/* What becomes of it: in the end, and before that each time when look is set. */
 static int wait_for_loss(struct held *h, char *mem)
 {
 	size_t len = 16 * sysconf(_SC_PAGESIZE);
 
 	while (!h->go) {
-		if (h->look == 1) {
+		if (h->look) {
 			h->ret = look_at(mem, len);
-			h->look = 2;
+			h->look = false;
 		}
 		usleep(1000);
 	}
@@ -498,15 +526,8 @@ static int wait_for_loss(struct held *h, char *mem)
 
 static int looks(struct held *h)
 {
-	int tries = 0;
-
-	h->look = 1;
-	while (h->look == 1) {
-		if (++tries == TRIES)
-			return -1;
-		usleep(1000);
-	}
-	return h->ret;
+	h->look = true;
+	return COMES(0, !h->look) ? h->ret : -1;
 }
 
 static int sit_at_once(struct held *h)
@@ -530,18 +551,6 @@ static int sit_when_rekeyed(struct held *h)
 	return wait_for_loss(h, mem);
 }
 
-static bool took_memory(struct held *h)
-{
-	int tries = 0;
-
-	while (!h->keyid) {
-		if (++tries == TRIES)
-			return false;
-		usleep(1000);
-	}
-	return true;
-}
-
 /*
  * Erase or rotate a key, with two processes under it: one can't be reached yet,
  * the other has been and sits on its lock now.  Returns who waits for the former.
@@ -551,7 +560,7 @@ static pid_t held_up(struct held *h, struct held *h2, const char *payload)
 	pid_t pid;
 
 	if (!sit_down(h2, sit_at_once) || !start(h, sit_when_rekeyed) ||
-	    !took_memory(h))
+	    !COMES(0, h->keyid))
 		return -1;
 	pid = updater(h->key, payload);
 	return sits(h) ? pid : -1;
@@ -623,18 +632,13 @@ TEST_F(held, rotation_finds_memory_after_swapoff)
  */
 TEST_F(held, erase_passes_a_stuck_stranger)
 {
-	long n, total = read_sysfs(SYSFS "keyids_total");
-	char *mem = map_anon(2 * self->len), name[32];
 	serial_t other;
 
 	SKIP_WITHOUT_KEYIDS(2, 1);
-	other = new_key("other", CPU_KEY);
+	other = new_open_key("other");
 	ASSERT_LT(0, other);
-	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, other, KEY_POS_ALL | KEY_USR_ALL, 0, 0));
-	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
-	ASSERT_EQ(0, encrypt_mprotect(mem + self->len, self->len, RW, other));
-	fill(mem, 2 * self->len, 1);
-	ASSERT_EQ(0, madvise(mem, 2 * self->len, MADV_DONTFORK));
+	ASSERT_NE(NULL, own_memory(self->len, self->key));
+	ASSERT_NE(NULL, own_memory(self->len, other));
 	ASSERT_TRUE(sit_down(self->h, idle));
 	EXPECT_EQ(0, erase_by_another(self->key));
 	EXPECT_TRUE(keyids_fall_to(1));
@@ -643,10 +647,7 @@ TEST_F(held, erase_passes_a_stuck_stranger)
 	EXPECT_EQ(0, erase_by_another(other));
 	EXPECT_TRUE(keyids_fall_to(0));
 	/* Nor does who wants a KeyID wait for it: none is on its way back. */
-	for (n = 0; n < total; n++) {
-		snprintf(name, sizeof(name), "held-%ld", n);
-		ASSERT_LT(0, new_key(name, CPU_KEY));
-	}
+	ASSERT_LT(0, take_all_keyids());
 	EXPECT_EQ(ENOSPC, ends(maker(false)));
 	EXPECT_EQ(0, stand_up(self->h));
 }
@@ -664,16 +665,15 @@ static int stay(struct held *h)
 /* Nor its rotation: before the stranger and behind it, in the order of coming. */
 TEST_F(held, rotation_passes_a_stuck_stranger)
 {
-	char *mem = map_anon(self->len);
+	char *mem;
 	long old;
 
 	SKIP_WITHOUT_KEYIDS(2, 1);
 	ASSERT_TRUE(run(self->h2, stay));
-	ASSERT_TRUE(took_memory(self->h2));
-	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, self->key));
-	fill(mem, self->len, 1);
+	ASSERT_TRUE(COMES(0, self->h2->keyid));
+	mem = own_memory(self->len, self->key);
+	ASSERT_NE(NULL, mem);
 	old = keyid_at(mem);
-	ASSERT_EQ(0, madvise(mem, self->len, MADV_DONTFORK));
 	ASSERT_TRUE(sit_down(self->h, idle));
 	EXPECT_EQ(0, ends(updater(self->key, CPU_KEY)));
 	EXPECT_NE(old, keyid_at(mem));
@@ -748,7 +748,7 @@ static int open_loop(struct held *h)
 		.fd = h->fd,
 		.info.lo_flags = LO_FLAGS_AUTOCLEAR,
 	};
-	int control = open("/dev/loop-control", O_RDWR), fd = -1;
+	int control = open("/dev/loop-control", O_RDWR), fd;
 	char path[32];
 
 	snprintf(path, sizeof(path), "/dev/loop%d", ioctl(control, LOOP_CTL_GET_FREE));
@@ -777,7 +777,7 @@ static bool start_writing(int fd)
 	       syscall(__NR_io_submit, context, 1, &iocbs) == 1;
 }
 
-/* Takes memory, has I/O under way when the other's file system freezes, and dies. */
+/* Takes memory, and has I/O under way when the other's file system freezes. */
 static int write_for_ever(struct held *h)
 {
 	struct held *h2 = h + 1;
@@ -798,18 +798,6 @@ static int write_for_ever(struct held *h)
 		pause();
 }
 
-static bool is_ready(struct held *h)
-{
-	int tries = 0;
-
-	while (!h->ready) {
-		if (waitpid(h->process, NULL, WNOHANG) || ++tries == TRIES)
-			return false;
-		usleep(1000);
-	}
-	return true;
-}
-
 /*
  * Who erases can be the last who has a hand on the mm of a process that has died
  * meanwhile, and must not wait for the I/O of that: here, for ever.
@@ -819,17 +807,14 @@ TEST_F(held, erase_does_not_wait_for_io_of_the_dead)
 	struct iovec local = { .iov_base = "", .iov_len = 1 }, remote = local;
 	pid_t writer, eraser;
 	serial_t other;
-	char *mem = map_anon(self->len);
 
 	SKIP_WITHOUT_KEYIDS(2, 1);
-	other = new_key("other", CPU_KEY);
+	other = new_open_key("other");
 	ASSERT_LT(0, other);
-	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, other));
-	fill(mem, self->len, 1);
-	ASSERT_EQ(0, madvise(mem, self->len, MADV_DONTFORK));
+	ASSERT_NE(NULL, own_memory(self->len, other));
 	MAKE_HELD2();
 	ASSERT_TRUE(run(self->h, write_for_ever));
-	ASSERT_TRUE(is_ready(self->h));
+	ASSERT_TRUE(COMES(self->h->process, self->h->ready));
 	ASSERT_EQ(0, ioctl(self->h->fd, FIFREEZE, 0));
 
 	/* Another has the mm, and its lock, when the process dies. */
@@ -866,9 +851,7 @@ static int stay_in_write(struct held *h)
 		return 1;
 	fill(h->mem, 4096, 1);
 	h->ready = true;
-	if (write(h->fd, "", 1) != 1)
-		return 1;
-	return 0;
+	return write(h->fd, "", 1) != 1;
 }
 
 /* Of what has been killed but can't go, the memory that is still there is shut. */
@@ -885,7 +868,7 @@ TEST_F(held, erase_shuts_the_memory_of_the_dying)
 		SKIP(return, "needs a huge page of 2M");
 	ASSERT_EQ(0, ioctl(h->fd, FIFREEZE, 0));
 	ASSERT_TRUE(run(h, stay_in_write));
-	ASSERT_TRUE(is_ready(h));
+	ASSERT_TRUE(COMES(h->process, h->ready));
 	ASSERT_TRUE(waits_for(h->process, "write"));
 	remote.iov_base = h->mem;
 	ASSERT_EQ(16, process_vm_readv(h->process, &local, 1, &remote, 1, 0));
@@ -908,8 +891,6 @@ TEST_F(held, erase_shuts_the_memory_of_the_dying)
  */
 TEST_F(held, nobody_waits_for_what_goes_on)
 {
-	long n, total = read_sysfs(SYSFS "keyids_total");
-	char *mem = map_anon(self->len), name[32];
 	serial_t other;
 	pid_t pid;
 
@@ -924,19 +905,13 @@ TEST_F(held, nobody_waits_for_what_goes_on)
 	EXPECT_EQ(0, stand_up(self->h2));
 	EXPECT_EQ(KEPT, self->h2->ret);
 
-	other = new_key("other", CPU_KEY);
+	other = new_open_key("other");
 	ASSERT_LT(0, other);
-	ASSERT_EQ(0, keyctl(KEYCTL_SETPERM, other, KEY_POS_ALL | KEY_USR_ALL, 0, 0));
-	ASSERT_EQ(0, encrypt_mprotect(mem, self->len, RW, other));
-	fill(mem, self->len, 1);
-	ASSERT_EQ(0, madvise(mem, self->len, MADV_DONTFORK));
+	ASSERT_NE(NULL, own_memory(self->len, other));
 	ASSERT_TRUE(sit_down(self->h, idle));
 	EXPECT_EQ(0, erase_by_another(other));
 	EXPECT_TRUE(keyids_fall_to(1));
-	for (n = 1; n < total; n++) {
-		snprintf(name, sizeof(name), "held-%ld", n);
-		ASSERT_LT(0, new_key(name, CPU_KEY));
-	}
+	ASSERT_LT(0, take_all_keyids());
 	EXPECT_EQ(ENOSPC, ends(maker(false)));
 	EXPECT_EQ(0, stand_up(self->h));
 }
@@ -949,11 +924,9 @@ TEST_F(held, nobody_waits_for_what_goes_on)
 TEST_F(held, nobody_waits_for_a_stuck_process)
 {
 	long total = read_sysfs(SYSFS "keyids_total");
-	serial_t key, last = 0;
+	serial_t key, last;
 	pid_t pid, eraser;
-	char name[32];
 	bool group;
-	int n;
 
 	SKIP_WITHOUT_KEYIDS(2, 1);
 	MAKE_HELD2();
@@ -986,12 +959,8 @@ TEST_F(held, nobody_waits_for_a_stuck_process)
 		ASSERT_TRUE(write_file(GROUP "/misc.max", "mktme 0"));
 		EXPECT_TRUE(keyids_fall_to(1));
 	}
-	for (n = read_sysfs(SYSFS "keyids_in_use"); n < total; n++) {
-		snprintf(name, sizeof(name), "held-%d", n);
-		key = new_key(name, CPU_KEY);
-		ASSERT_LT(0, key);
-		last = key;
-	}
+	last = take_all_keyids();
+	ASSERT_LT(0, last);
 	EXPECT_EQ(EINTR, interrupted(maker(false)));
 	/* Another that comes back is as good. */
 	pid = maker(false);
