@@ -81,6 +81,59 @@ src_state() {
 made() { [ -f "$1" ] && [ "$(cat "$1.made" 2>/dev/null)" = "$2 $(stat -c '%s %y' "$1")" ]; }
 mark() { echo "$2 $(stat -c '%s %y' "$1")" >"$1.made.new" && mv "$1.made.new" "$1.made"; }
 
+# The mirrors that the system takes its own release of Debian from
+mirrors() {
+	apt-get indextargets --format '$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)' 'Created-By: Packages' |
+		awk -F '|' -v codename="$(. /etc/os-release; echo "${VERSION_CODENAME:-}")" \
+			'$1 == "Debian" && $2 == codename && $3 == "main" && !seen[$4]++ { print $4 }'
+}
+
+# release linux|qemu: what tools/releases says of it, and $line, which the series is for: 7.3
+# shellcheck disable=SC2034  # for who calls it
+release() {
+	read -r _ version url signature keys < <(grep "^$1[[:space:]]" "$TOP/tools/releases")
+	line=${version%.*}
+}
+
+# The newest of the files there are, or nothing
+newest() {
+	local file
+	for file; do [ ! -f "$file" ] || echo "$file"; done | sort -V | tail -1
+}
+
+# candidates Packages|Sources PACKAGE LINE: "VERSION SUITE" for each version of LINE (for 7.3:
+# 7.3-1, 7.3.4-1, no 7.3~rc7-1) that the lists have of this package, the newest first
+candidates() {
+	"$TOP/tools/apt" madison "$2" | awk -F ' *[|] *' -v kind="$1" -v package="$2" -v line="$3" '
+		{ sub(/^ */, "", $1); n = split($3, where, " "); version = $2; sub(/^[0-9]+:/, "", version) }
+		$1 != package || where[n] != kind || index(version, line) != 1 { next }
+		substr(version, length(line) + 1) ~ /^(\.[0-9]+)*([-+]|$)/ && !seen[$2]++ {
+			sub(/\/.*/, "", where[2])
+			print $2, where[2]
+		}' | sort -Vr
+}
+
+# fetch Packages|Sources PACKAGE LINE DIR: the newest version of LINE into DIR; what it is
+# goes into DIR.from.  What a list has can be gone from the mirror: then an older one, and
+# if there is none, once more with new lists.
+fetch() {
+	local package=$2 dir=$4 get=(download) lists found
+	[ "$1" = Packages ] || get=(source --download-only --only-source)
+	for lists in old new; do
+		[ $lists = old ] || "$TOP/tools/apt" update || return
+		mapfile -t found < <(candidates "${@:1:3}")
+		for found in "${found[@]}"; do
+			rm -rf "$dir"
+			mkdir -p "$dir"
+			(cd "$dir" && "$TOP/tools/apt" "${get[@]}" "$package=${found% *}") || continue
+			echo "${found#* }, $package ${found% *}" >"$dir.from"
+			return
+		done
+	done
+	rm -rf "$dir"
+	return 1
+}
+
 # A meson for QEMU, in PATH.  It wants 1.5, Debian 12 has 1.0; it is all Python, and
 # needs no installing.
 meson() {
