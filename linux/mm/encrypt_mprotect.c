@@ -8,6 +8,7 @@
  */
 
 #include <linux/hugetlb.h>
+#include <linux/leafops.h>
 #include <linux/mktme.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
@@ -18,7 +19,6 @@
 #include <linux/rmap.h>
 #include <linux/sched/mm.h>
 #include <linux/swap.h>
-#include <linux/swapops.h>
 #include <linux/syscalls.h>
 
 #include <asm/tlb.h>
@@ -228,7 +228,7 @@ static enum rekey_step rekey_hugetlb(struct rekey *rk, unsigned long addr,
 	ptl = huge_pte_lock(h, mm, ptep);
 	pte = huge_ptep_get(mm, addr, ptep);
 	if (!pte_present(pte)) {
-		if (is_hugetlb_entry_migration(pte))
+		if (softleaf_is_migration(softleaf_from_pte(pte)))
 			step = REKEY_FAULT_IN;
 		goto unlock;
 	}
@@ -289,7 +289,7 @@ static enum rekey_step rekey_pmd(struct rekey *rk, unsigned long addr,
 	/* Part of it keeps its key: change it page by page. */
 	if (!IS_ALIGNED(addr, PMD_SIZE) || rk->end - addr < PMD_SIZE) {
 		spin_unlock(ptl);
-		__split_huge_pmd(vma, pmd, addr, false, NULL);
+		__split_huge_pmd(vma, pmd, addr, false);
 		return REKEY_AGAIN;
 	}
 	/* The page table has one reference. */
@@ -330,9 +330,7 @@ static bool folio_mapped_here(struct rekey *rk, struct folio *folio,
 		return true;
 	return pte_pfn(pte) == folio_pfn(folio) &&
 	       nr <= (end - addr) >> PAGE_SHIFT &&
-	       folio_pte_batch(folio, addr, ptep, pte, nr,
-			       FPB_IGNORE_DIRTY | FPB_IGNORE_SOFT_DIRTY,
-			       NULL, NULL, NULL) == nr;
+	       folio_pte_batch(folio, ptep, pte, nr) == nr;
 }
 
 /* As rekey_page_now(), for an entry. */
@@ -345,9 +343,9 @@ static struct page *rekey_pte_now(struct rekey *rk, unsigned long addr,
 	if (pte_none(pte))
 		return NULL;
 	if (!pte_present(pte)) {
-		swp_entry_t entry = pte_to_swp_entry(pte);
+		softleaf_t entry = softleaf_from_pte(pte);
 
-		if (!is_pte_marker_entry(entry) && !is_hwpoison_entry(entry))
+		if (!softleaf_is_marker(entry) && !softleaf_is_hwpoison(entry))
 			*step = REKEY_FAULT_IN;
 		return NULL;
 	}
@@ -440,7 +438,7 @@ static enum rekey_step rekey_step(struct rekey *rk, unsigned long *addr,
 	pmdval = pmdp_get_lockless(pmd);
 	if (pmd_none(pmdval))
 		return REKEY_NEXT;
-	if (pmd_trans_huge(pmdval) || is_swap_pmd(pmdval))
+	if (pmd_is_huge(pmdval))
 		return rekey_pmd(rk, *addr, pmd);
 	return rekey_ptes(rk, addr, pmd, next);
 }
@@ -554,8 +552,9 @@ static int check_range(struct mm_struct *mm, unsigned long start,
 		       unsigned long end, unsigned long prot)
 {
 	VMA_ITERATOR(vmi, mm, start);
-	unsigned long tmp = start, newflags;
 	struct vm_area_struct *vma;
+	unsigned long tmp = start;
+	vm_flags_t newflags;
 	int ret;
 
 	for_each_vma_range(vmi, vma, end) {
@@ -567,7 +566,7 @@ static int check_range(struct mm_struct *mm, unsigned long start,
 		    (max(start, vma->vm_start) | min(end, vma->vm_end)) &
 		    ~huge_page_mask(hstate_vma(vma)))
 			return -EINVAL;
-		if (!can_modify_vma(vma))
+		if (vma_is_sealed(vma))
 			return -EPERM;
 		ret = mprotect_newflags(vma, prot, -1, &newflags);
 		if (ret)
@@ -598,12 +597,6 @@ void __mktme_fork(struct mm_struct *mm, struct mm_struct *oldmm)
 {
 	if (!list_empty(&oldmm->mmlist))
 		list_mm(mm, &oldmm->mmlist);
-}
-
-static void zap_vma_range(struct vm_area_struct *vma, unsigned long start,
-			  unsigned long end)
-{
-	zap_page_range_single(vma, start, end - start, NULL);
 }
 
 static void set_vma_key(struct vm_area_struct *vma, struct mktme_key *key)
@@ -644,7 +637,7 @@ static int check_memlock(struct mm_struct *mm, unsigned long start,
 		return 0;
 	if (!can_do_mlock())
 		return -EPERM;
-	return mlock_future_ok(mm, VM_LOCKED, bytes) ? 0 : -ENOMEM;
+	return mlock_future_ok(mm, true, bytes) ? 0 : -ENOMEM;
 }
 
 /* Give all VMAs in a range a key, or leave them theirs, and merge them. */
@@ -741,7 +734,8 @@ static int encrypt_locked(struct mm_struct *mm, unsigned long start,
 		/* Noise, that nobody has collected yet. */
 		if (vma_mktme_erased(vma))
 			zap_vma_range(vma, max(start, vma->vm_start),
-				      min(end, vma->vm_end));
+				      min(end, vma->vm_end) -
+				      max(start, vma->vm_start));
 		ret = prepare_range(&rk, vma, max(start, vma->vm_start),
 				    min(end, vma->vm_end));
 		if (ret)
@@ -831,15 +825,12 @@ static int replace_keys_in_mm(struct mm_struct *mm, struct replacement *r)
 		return ret;
 
 	for_each_vma(vmi, vma) {
-		/* A fork failed here: from here on they are the parent's. */
-		if (xa_is_zero(vma))
-			break;
 		if (vma->mktme_key != r->old)
 			continue;
 		/* Waits for the faults that don't take the mmap lock. */
 		vma_start_write(vma);
 		if (r->old == &mktme_erased_key) {
-			zap_vma_range(vma, vma->vm_start, vma->vm_end);
+			zap_vma(vma);
 		} else if (r->new == &mktme_erased_key) {
 			shut_vma(vma);
 		} else if (check_stable_address_space(mm)) {

@@ -106,6 +106,9 @@ void mktme_reencrypt_folio(struct folio *folio, struct mktme_key *key,
 			   void *buf);
 bool mktme_in_use(void);
 
+/* Before mktme_enabled() tells: false if it will be false. */
+#define mktme_expected()	(mktme_keyid_mask != 0)
+
 /* Used in macros since the page flags are not known here yet. */
 #define mktme_page_pgprot(page, prot)					\
 ({									\
@@ -128,6 +131,15 @@ extern phys_addr_t mktme_keyid_mask;
 #define mktme_dma_addr(page, addr)					\
 	((dma_addr_t)(addr) | (PageEncrypted(page) ?			\
 			       __mktme_page_keyid_bits(page) : 0))
+/* Likewise for who has but the address, which can be that of no page. */
+#define mktme_phys_keyid_bits(phys)					\
+({									\
+	unsigned long __mktme_pfn = PHYS_PFN(phys);			\
+									\
+	mktme_enabled() && pfn_valid(__mktme_pfn) &&			\
+	PageEncrypted(pfn_to_page(__mktme_pfn)) ?			\
+		__mktme_page_keyid_bits(pfn_to_page(__mktme_pfn)) : 0;	\
+})
 #define mktme_strip_keyid(addr)						\
 	((addr) & ~(mktme_enabled() ? mktme_keyid_mask : 0))
 
@@ -196,8 +208,11 @@ void vma_show_mktme_keyid(struct seq_file *m, struct vm_area_struct *vma);
 static inline bool mktme_enabled(void) { return false; }
 static inline bool mktme_in_use(void) { return false; }
 
+#define mktme_expected()	false
+
 #define mktme_page_pgprot(page, prot)	(prot)
 #define mktme_dma_addr(page, addr)	((dma_addr_t)(addr))
+#define mktme_phys_keyid_bits(phys)	0
 #define mktme_strip_keyid(addr)		(addr)
 #define mktme_dma_mask()		0
 #define mktme_pages_mergeable(a, b)	true

@@ -26,6 +26,7 @@
 #include <linux/misc_cgroup.h>
 #include <linux/mktme.h>
 #include <linux/mm.h>
+#include <linux/node.h>
 #include <linux/page-isolation.h>
 #include <linux/page_ext.h>
 #include <linux/percpu-refcount.h>
@@ -206,7 +207,7 @@ static unsigned int __init mktme_count_keyids(void)
 	unsigned int max = (mktme_keyid_mask >> mktme_keyid_shift);
 	u64 msr;
 
-	if (rdmsrl_safe(MSR_IA32_TME_CAPABILITY, &msr))
+	if (rdmsrq_safe(MSR_IA32_TME_CAPABILITY, &msr))
 		return 0;
 	max = min_t(unsigned int, max, TME_CAPABILITY_MAX_KEYS(msr));
 
@@ -214,7 +215,7 @@ static unsigned int __init mktme_count_keyids(void)
 	 * TDX's private KeyIDs follow those that MKTME may use.  Without TDX
 	 * the register is not there, or a hypervisor has it read as 0.
 	 */
-	if (!rdmsrl_safe(MSR_IA32_MKTME_KEYID_PARTITIONING, &msr) && msr)
+	if (!rdmsrq_safe(MSR_IA32_MKTME_KEYID_PARTITIONING, &msr) && msr)
 		max = min_t(unsigned int, max, lower_32_bits(msr));
 
 	return max;
@@ -295,7 +296,7 @@ static void set_pages_encrypted(struct page *page, unsigned long nr)
 	unsigned long i;
 
 	for (i = 0; i < nr; i++)
-		set_bit(PG_encrypted, &page[i].flags);
+		set_bit(PG_encrypted, &page[i].flags.f);
 }
 
 static void clear_pages_encrypted(struct page *page, unsigned long nr)
@@ -303,7 +304,7 @@ static void clear_pages_encrypted(struct page *page, unsigned long nr)
 	unsigned long i;
 
 	for (i = 0; i < nr; i++)
-		clear_bit(PG_encrypted, &page[i].flags);
+		clear_bit(PG_encrypted, &page[i].flags.f);
 }
 
 static void set_page_keyid(struct page *page, unsigned int keyid)
@@ -467,7 +468,7 @@ static void free_kept_page(struct page *page)
 static bool page_freed_well(struct page *page)
 {
 	return !page_ref_count(page) && atomic_read(&page->_mapcount) == -1 &&
-	       !(page->flags & PAGE_FLAGS_CHECK_AT_FREE) && !PageHWPoison(page);
+	       !(page->flags.f & PAGE_FLAGS_CHECK_AT_FREE) && !PageHWPoison(page);
 }
 
 static bool keep_page(struct mktme_key *key, struct page *page)
@@ -492,7 +493,7 @@ static bool keep_page(struct mktme_key *key, struct page *page)
 	if (keep) {
 		page->mapping = NULL;
 		page->private = 0;
-		page->flags &= ~PAGE_FLAGS_CHECK_AT_PREP | __PG_ENCRYPTED;
+		page->flags.f &= ~PAGE_FLAGS_CHECK_AT_PREP | __PG_ENCRYPTED;
 		list_add(&page->lru, &kept->pages[i]);
 		kept->len[i]++;
 		WRITE_ONCE(kept->nr, kept->nr + 1);
@@ -748,10 +749,9 @@ static void mktme_pconfig_local(void *arg)
 	bool failed;
 
 	asm volatile(ASM_PCONFIG
-		     CC_SET(z)
-		     : "+a" (ret), CC_OUT(z) (failed)
+		     : "+a" (ret), "=@ccz" (failed)
 		     : "b" (pconfig->program)
-		     : "memory", "cc");
+		     : "memory");
 	pconfig->error = failed ? ret : 0;
 }
 
@@ -1738,7 +1738,7 @@ static int mktme_cpu_online(unsigned int cpu)
 {
 	u64 activate;
 
-	if (rdmsrl_safe(MSR_IA32_TME_ACTIVATE, &activate) ||
+	if (rdmsrq_safe(MSR_IA32_TME_ACTIVATE, &activate) ||
 	    activate != mktme_activate) {
 		pr_err("CPU %u stays offline: firmware has set it up differently\n",
 		       cpu);
@@ -1763,31 +1763,28 @@ static int mktme_cpu_offline(unsigned int cpu)
 static int mktme_memory_callback(struct notifier_block *nb, unsigned long action,
 				 void *arg)
 {
-	struct memory_notify *mem = arg;
-	bool refused = false;
-	int nid;
-
 	/* No page of the range is kept from here on. */
 	if (action == MEM_GOING_OFFLINE)
 		drain_kept(NULL, NULL, true);
-	if (action != MEM_GOING_ONLINE && action != MEM_ONLINE &&
-	    action != MEM_CANCEL_ONLINE)
-		return NOTIFY_OK;
-	/* The node had memory before? */
-	nid = mem->status_change_nid;
-	if (nid < 0)
-		return NOTIFY_OK;
+	return NOTIFY_OK;
+}
+
+static int mktme_node_callback(struct notifier_block *nb, unsigned long action,
+			       void *arg)
+{
+	int nid = ((struct node_notify *)arg)->nid;
+	bool refused = false;
 
 	mutex_lock(&mktme_lock);
 	switch (action) {
-	case MEM_GOING_ONLINE:
+	case NODE_ADDING_FIRST_MEMORY:
 		/* Keys that are made from here on know of it. */
 		refused = mktme_in_use() && !mktme_node_reachable(nid);
 		if (!refused)
 			node_set(nid, mktme_coming_nodes);
 		break;
-	case MEM_ONLINE:
-	case MEM_CANCEL_ONLINE:
+	case NODE_ADDED_FIRST_MEMORY:
+	case NODE_CANCEL_ADDING_FIRST_MEMORY:
 		node_clear(nid, mktme_coming_nodes);
 		break;
 	}
@@ -2018,6 +2015,7 @@ static int __init mktme_init(void)
 	if (ret < 0)
 		goto fail_sysfs;
 	hotplug_memory_notifier(mktme_memory_callback, DEFAULT_CALLBACK_PRI);
+	hotplug_node_notifier(mktme_node_callback, DEFAULT_CALLBACK_PRI);
 	register_syscore(&mktme_syscore);
 	misc_cg_set_capacity(MISC_CG_RES_MKTME, mktme_max_keyid);
 	shrinker_register(shrinker);

@@ -113,7 +113,7 @@ static void mktme_test_page_tables(struct kunit *test)
 	pte = mktme_rekey_pte(mk_pte(ZERO_PAGE(0), PAGE_READONLY), page);
 	KUNIT_EXPECT_EQ(test, pte_val(pte) & PTE_KEYID_MASK, bits);
 
-	pmd = pmd_mkhuge(mk_pmd(page, PAGE_SHARED));
+	pmd = folio_mk_pmd(folio, PAGE_SHARED);
 	KUNIT_EXPECT_EQ(test, pmd_val(pmd) & PTE_KEYID_MASK, bits);
 	KUNIT_EXPECT_EQ(test, pmd_pfn(pmd), page_to_pfn(page));
 	pmd = pmd_modify(pmd, PAGE_READONLY);
@@ -125,6 +125,7 @@ static void mktme_test_page_tables(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, mktme_dma_addr(page, page_to_phys(page)),
 			page_to_phys(page) | bits);
+	KUNIT_EXPECT_EQ(test, mktme_phys_keyid_bits(page_to_phys(page)), bits);
 	KUNIT_EXPECT_EQ(test, mktme_strip_keyid(page_to_phys(page) | bits),
 			page_to_phys(page));
 

@@ -10,7 +10,6 @@
 #include <linux/bits.h>
 #include <linux/types.h>
 
-#define MSR_IA32_MKTME_KEYID_PARTITIONING	0x00000087
 #define MSR_IA32_TME_CAPABILITY			0x00000981
 #define MSR_IA32_TME_ACTIVATE			0x00000982
 

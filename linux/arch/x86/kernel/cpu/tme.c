@@ -29,7 +29,7 @@ void detect_tme(struct cpuinfo_x86 *c)
 		return;
 
 	/* Hypervisors have been seen to show the CPUID bit without the MSR. */
-	if (rdmsrl_safe(MSR_IA32_TME_ACTIVATE, &activate) ||
+	if (rdmsrq_safe(MSR_IA32_TME_ACTIVATE, &activate) ||
 	    !TME_ACTIVATE_LOCKED(activate) || !TME_ACTIVATE_ENABLED(activate)) {
 		pr_info_once("not enabled by BIOS\n");
 		clear_cpu_cap(c, X86_FEATURE_TME);
