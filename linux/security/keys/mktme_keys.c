@@ -176,7 +176,7 @@ static int mktme_preparse(struct key_preparsed_payload *prep)
 		kfree_sensitive(payload);
 		return 0;
 	}
-	params = kzalloc(sizeof(*params), GFP_KERNEL);
+	params = kzalloc_obj(*params);
 	ret = params ? mktme_parse(words, params) : -ENOMEM;
 	kfree_sensitive(payload);
 	/* It is about to take a KeyID.  Later, locks are held. */

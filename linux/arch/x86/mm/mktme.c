@@ -879,7 +879,7 @@ static int mktme_program(unsigned int keyid, const struct cpumask *mask,
 
 	*leaked = false;
 	/* kmalloc() of a power of two is aligned to it. */
-	program = kzalloc(sizeof(*program), GFP_KERNEL);
+	program = kzalloc_obj(*program);
 	if (!program)
 		return ret;
 	if (!zalloc_cpumask_var(&done, GFP_KERNEL))
@@ -921,7 +921,7 @@ static bool mktme_clear_on(unsigned int keyid, const struct cpumask *mask)
 
 	lockdep_assert_held(&mktme_lock);
 
-	program = kzalloc(sizeof(*program), GFP_KERNEL | __GFP_NOFAIL);
+	program = kzalloc_obj(*program, GFP_KERNEL | __GFP_NOFAIL);
 	cleared = mktme_clear(keyid, mask, program);
 	kfree(program);
 	return cleared;
@@ -1301,7 +1301,7 @@ struct mktme_key *mktme_key_create(const struct mktme_key_params *params,
 	bool exhausted;
 	int ret = -ENOMEM;
 
-	key = kzalloc(sizeof(*key), GFP_KERNEL);
+	key = kzalloc_obj(*key);
 	if (!key)
 		return ERR_PTR(-ENOMEM);
 	INIT_WORK(&key->release_work, mktme_release_work);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The key type "mktme": payloads, permissions, and what becomes of KeyIDs. */
 
-
 #include "mktme_test.h"
 
 #define HEX16	"000102030405060708090a0b0c0d0e0f"
