@@ -13,14 +13,15 @@ add() { keyctl add mktme $1 "type=cpu algorithm=aes-xts-128" @u; }
 sleeps() { (echo $1 >$power/state) 2>&1 | sed "s/.*: //"; echo "$1 is over, CPUs $(cat /sys/devices/system/cpu/online)"; }
 grep -o deep $power/mem_sleep
 k=$(add k)
-usekey $k "echo core >$power/pm_test; (echo mem >$power/state) 2>&1 | sed \"s/.*: /refused: /\"" \
-	"echo platform >$power/pm_test; echo freeze >$power/state; echo idle: \$?"
+usekey $k "echo core >$power/pm_test; (echo mem >$power/state) 2>&1 | sed \"s/.*: /refused: /\"; reconnect" \
+	"echo platform >$power/pm_test; echo freeze >$power/state; echo idle: \$?; reconnect"
 dmesg | grep -o "x86/mktme: .*suspend.*"
 echo "slots $(host qmp query-mktme | grep -o "\"keyid\"" | wc -l)"
 keyctl unlink $k @u
 until [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 0 ]; do sleep 0.1; done
 echo core >$power/pm_test
 echo mem >$power/state; echo "without keys: $? CPUs $(cat /sys/devices/system/cpu/online)"
+reconnect
 usekey $(add k2) true
 ' >"$T/o" 2>"$T/e" || diag <"$T/e"
 out=$(cat "$T/o")

@@ -25,6 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static const char *port_path;
 static int port;
 
 static void die(const char *what)
@@ -32,6 +33,19 @@ static void die(const char *what)
 	fprintf(stderr, "agent: %s: %s\n", what, strerror(errno));
 	reboot(RB_POWER_OFF);
 	_exit(1);
+}
+
+static void open_port(void)
+{
+	int tries = 1000, fd = -1;
+
+	while (tries-- && (fd = open(port_path, O_RDWR | O_CLOEXEC)) < 0)
+		usleep(10000);
+	if (fd < 0)
+		die(port_path);
+	if (port)
+		close(port);
+	port = fd;
 }
 
 static void put(const void *buf, size_t len)
@@ -43,6 +57,11 @@ static void put(const void *buf, size_t len)
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		/* Its driver was bound anew: see reconnect */
+		if (n < 0 && errno == ENODEV) {
+			open_port();
+			continue;
+		}
 		if (n <= 0)
 			die("port");
 		p += n;
@@ -98,9 +117,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: agent PORT COMMAND-FILE\n");
 		return 1;
 	}
-	port = open(argv[1], O_RDWR | O_CLOEXEC);
-	if (port < 0)
-		die(argv[1]);
+	port_path = argv[1];
+	open_port();
 	fd = open(argv[2], O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		die(argv[2]);
