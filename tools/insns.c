@@ -134,7 +134,11 @@ static void executed(unsigned int cpu, void *block)
 
 static void add(struct qemu_plugin_insn *insn, unsigned int i)
 {
-	/* Where CPUs take turns, QEMU 10.0 makes bad code for what comes next */
+	/*
+	 * Where CPUs take turns, QEMU 10.2 makes wrong code for an inline addition: the
+	 * CPU's index is a constant there, of the CPU that translated, and gen_plugin_u64_ptr()
+	 * multiplies it in place.
+	 */
 	if (several) {
 		qemu_plugin_register_vcpu_insn_exec_cb(insn, bump, QEMU_PLUGIN_CB_NO_REGS,
 						       &counts[i]);

@@ -403,7 +403,7 @@ static void mktme_key_finalize(Object *obj)
     g_free(key->tweak_secret);
 }
 
-static void mktme_key_class_init(ObjectClass *oc, void *data)
+static void mktme_key_class_init(ObjectClass *oc, const void *data)
 {
     UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
 
@@ -445,7 +445,7 @@ static const TypeInfo mktme_key_info = {
     .instance_size = sizeof(MktmeKey),
     .instance_finalize = mktme_key_finalize,
     .class_init = mktme_key_class_init,
-    .interfaces = (InterfaceInfo[]) {
+    .interfaces = (const InterfaceInfo[]) {
         { TYPE_USER_CREATABLE },
         { }
     }

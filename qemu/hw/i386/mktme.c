@@ -30,11 +30,10 @@
 #include "qapi/qapi-events-misc.h"
 #include "qapi/qapi-visit-misc.h"
 #include "crypto/cipher.h"
-#include "exec/address-spaces.h"
 #include "exec/cputlb.h"
-#include "exec/exec-all.h"
-#include "exec/memory.h"
-#include "exec/ram_addr.h"
+#include "exec/icount.h"
+#include "exec/target_page.h"
+#include "exec/translation-block.h"
 #include "hw/boards.h"
 #include "hw/core/cpu.h"
 #include "hw/i386/mktme.h"
@@ -49,8 +48,9 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qom/object_interfaces.h"
-#include "system/cpu-timers.h"
+#include "system/address-spaces.h"
 #include "system/hostmem.h"
+#include "system/memory.h"
 #include "system/numa.h"
 #include "system/reset.h"
 #include "system/tcg.h"
@@ -350,7 +350,7 @@ static void mktme_invalidate(MktmeRange *r, hwaddr addr, size_t len)
     ram_addr_t start = r->ram_addr + (addr - r->base);
 
     if (tcg_enabled()) {
-        tb_invalidate_phys_range(start, start + len - 1);
+        tb_invalidate_phys_range(NULL, start, start + len - 1);
     }
 }
 
@@ -1132,7 +1132,7 @@ static IOMMUTLBEntry mktme_dma_translate(IOMMUMemoryRegion *iommu, hwaddr addr,
     return entry;
 }
 
-static void mktme_iommu_mr_class_init(ObjectClass *oc, void *data)
+static void mktme_iommu_mr_class_init(ObjectClass *oc, const void *data)
 {
     IOMMUMemoryRegionClass *imrc = IOMMU_MEMORY_REGION_CLASS(oc);
 
@@ -1731,7 +1731,7 @@ static void mktme_set_cache(Object *obj, int value, Error **errp)
     }
 }
 
-static void x86_mktme_class_init(ObjectClass *oc, void *data)
+static void x86_mktme_class_init(ObjectClass *oc, const void *data)
 {
     UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
 

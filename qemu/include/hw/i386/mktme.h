@@ -10,7 +10,7 @@
 #include "exec/hwaddr.h"
 #include "exec/memattrs.h"
 #include "qom/object.h"
-#include "qapi/qapi-types-misc-target.h"
+#include "qapi/qapi-types-misc-i386.h"
 
 #define TYPE_X86_MKTME "x86-mktme"
 OBJECT_DECLARE_SIMPLE_TYPE(X86MktmeState, X86_MKTME)

@@ -7,11 +7,12 @@
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
 #include "cpu.h"
+#include "accel/tcg/cpu-ldst.h"
 #include "exec/cpu-common.h"
-#include "exec/cpu_ldst.h"
 #include "exec/cputlb.h"
-#include "exec/exec-all.h"
 #include "exec/helper-proto.h"
+#include "exec/target_page.h"
+#include "exec/translation-block.h"
 #include "hw/i386/mktme.h"
 #include "tcg/tcg.h"
 #include "tcg/helper-tcg.h"
@@ -21,7 +22,7 @@
 static uint64_t mktme_guest_rip(CPUX86State *env, uintptr_t ra)
 {
     CPUState *cs = env_cpu(env);
-    uint64_t data[TARGET_INSN_START_WORDS];
+    uint64_t data[INSN_START_WORDS];
 
     if (!ra || !cpu_unwind_state_data(cs, ra, data)) {
         return env->eip;
