@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 # The user's own trees, unpatched; copied, never changed
-export LINUX_SRC QEMU_SRC JOBS
+export LINUX_SRC QEMU_SRC LINUX_ARCHIVE QEMU_ARCHIVE JOBS
 # make test T=tests/NAME.t runs one; J guests at a time
 T ?= tests
 J ?= 2
@@ -42,13 +42,14 @@ help:
 	@echo 'make refresh        writes the commits in build/linux/src and build/qemu/src'
 	@echo '                    back to linux/ and qemu/, which are the series'
 	@echo 'make check          does the series apply, and is it what was built?'
-	@echo 'make bases          does the Linux series apply to the newest 6.12 of Debian suites?'
+	@echo 'make bases          what have Debian suites of Linux and QEMU, and do the series apply to it?'
 	@echo 'make bisect-check   builds each patch of both series by itself'
 	@echo 'make series         the series as mail, into out/series/'
 	@echo 'make lint           shellcheck, and Python compiles'
 	@echo 'make clean          removes what was built; sources stay. distclean: build/ and out/'
 	@echo
 	@echo 'LINUX_SRC=DIR QEMU_SRC=DIR  use your own trees (unpatched; they are copied)'
+	@echo 'LINUX_ARCHIVE=URL QEMU_ARCHIVE=URL  directories of releases, in place of upstream archives'
 
 run: build build/tools/xts
 	@demo/run
@@ -149,7 +150,7 @@ check:
 	@tools/series check linux
 	@tools/series check qemu
 
-bases: linux-source
+bases: deps
 	@tools/bases
 
 bisect-check: linux-source qemu-source
