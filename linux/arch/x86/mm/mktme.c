@@ -46,6 +46,7 @@
 
 #include <asm/cacheflush.h>
 #include <asm/cpu.h>
+#include <asm/cpuid/api.h>
 #include <asm/mktme.h>
 #include <asm/msr.h>
 #include <asm/processor.h>
