@@ -66,7 +66,7 @@ like "with a message" "$out" 'CPU 1 stays offline: its package lacks the key of 
 like "and has no other key either" "$out" '^after: 2$'
 out=$(late mktme_storekeys 'add a; add u "$USER"')
 like "with mktme_storekeys it comes" "$out" '^after: 4$'
-out=$(late '' 'add a; host qmp mktme-inject-failure "{\"failure\":\"entropy-error\",\"package\":1,\"count\":100000}"')
+out=$(late '' 'add a; host qmp x-mktme-inject-failure "{\"failure\":\"entropy-error\",\"package\":1,\"count\":100000}"')
 like "one that can't be programmed stays away" "$out" '^online: 0$'
 
 # Nodes that are not packages: whose memory is whose nobody can tell

@@ -7,7 +7,7 @@ need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests
 
 guest --sockets 2 -- '
 in_use() { cat /sys/kernel/mm/mktme/keyids_in_use; }
-fail() { host qmp mktme-inject-failure "{\"failure\":\"$1\",\"package\":$2,\"count\":$3}" >/dev/null; }
+fail() { host qmp x-mktme-inject-failure "{\"failure\":\"$1\",\"package\":$2,\"count\":$3}" >/dev/null; }
 # KeyIDs come back a moment later
 all_back() { for i in $(seq 100); do [ "$(in_use)" = 0 ] && break; sleep 0.1; done; }
 add() { keyctl add mktme "$1" "type=cpu algorithm=aes-xts-128" @u 2>&1 >/dev/null | sed "s/.*: //"; }

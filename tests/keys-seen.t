@@ -10,7 +10,7 @@ need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests
 cat >"$T/script" <<'GUEST'
 mm=/sys/kernel/mm/mktme
 falls_to() { for i in $(seq 300); do [ "$(cat $mm/keyids_in_use)" = $1 ] && break; sleep 0.1; done; }
-fail() { host qmp mktme-inject-failure "{\"failure\":\"$1\",\"package\":$2,\"count\":$3}" >/dev/null; }
+fail() { host qmp x-mktme-inject-failure "{\"failure\":\"$1\",\"package\":$2,\"count\":$3}" >/dev/null; }
 # As a step: KeyIDs come back a moment later
 cat >/tmp/one <<'END'
 for i in $(seq 300); do [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 1 ] && break; sleep 0.1; done

@@ -13,10 +13,10 @@
 #include "exec/helper-proto.h"
 #include "exec/target_page.h"
 #include "exec/translation-block.h"
-#include "hw/i386/mktme.h"
 #include "tcg/tcg.h"
 #include "tcg/helper-tcg.h"
 #include "tcg/insn-start-words.h"
+#include "mktme.h"
 
 /* Where the guest is, also in the middle of a translation block */
 static uint64_t mktme_guest_rip(CPUX86State *env, uintptr_t ra)
@@ -76,8 +76,9 @@ typedef struct MktmeWork {
 static void mktme_set_view_work(CPUState *cs, run_on_cpu_data data)
 {
     MktmeWork *work = data.host_ptr;
+    X86CPU *cpu = X86_CPU(cs);
 
-    x86_mktme_set_view(X86_CPU(cs)->mktme, work->addr, work->keyid, work->rip);
+    cpu->mktme_ops->set_view(cpu->mktme, work->addr, work->keyid, work->rip);
     g_free(work);
 }
 
@@ -89,7 +90,7 @@ static void mktme_set_view_work(CPUState *cs, run_on_cpu_data data)
 static void mktme_enter_and_deliver(CPUState *cs, hwaddr addr, unsigned keyid,
                                     uint64_t rip)
 {
-    X86MktmeState *mktme = X86_CPU(cs)->mktme;
+    X86CPU *cpu = X86_CPU(cs);
 
     bql_unlock();
     g_assert(cs->running);
@@ -97,10 +98,10 @@ static void mktme_enter_and_deliver(CPUState *cs, hwaddr addr, unsigned keyid,
         /* After the restart of the others this vCPU is just one of them */
         cpu_exec_end(cs);
         start_exclusive();
-        x86_mktme_set_view(mktme, addr, keyid, rip);
+        cpu->mktme_ops->set_view(cpu->mktme, addr, keyid, rip);
         end_exclusive();
         cpu_exec_start(cs);
-    } while (!x86_mktme_in_view(mktme, addr, keyid));
+    } while (!cpu->mktme_ops->in_view(cpu->mktme, addr, keyid));
     bql_lock();
 }
 
@@ -134,9 +135,9 @@ void x86_mktme_enter(CPUX86State *env, hwaddr addr, unsigned keyid,
                      uintptr_t ra)
 {
     CPUState *cs = env_cpu(env);
-    X86MktmeState *mktme = env_archcpu(env)->mktme;
+    X86CPU *cpu = env_archcpu(env);
 
-    if (likely(x86_mktme_in_view(mktme, addr, keyid))) {
+    if (likely(cpu->mktme_ops->in_view(cpu->mktme, addr, keyid))) {
         return;
     }
     if (ra) {
@@ -144,7 +145,8 @@ void x86_mktme_enter(CPUX86State *env, hwaddr addr, unsigned keyid,
     }
     if (mktme_alone(cs) && !tcg_ctx->gen_tb) {
         mktme_stop_clock(cs);
-        x86_mktme_set_view(mktme, addr, keyid, mktme_guest_rip(env, ra));
+        cpu->mktme_ops->set_view(cpu->mktme, addr, keyid,
+                                 mktme_guest_rip(env, ra));
         mktme_start_clock(cs);
     } else if (bql_locked()) {
         mktme_enter_and_deliver(cs, addr, keyid, env->eip);
@@ -157,8 +159,10 @@ bool x86_cpu_store_notify(CPUState *cs, CPUTLBEntryFull *full, vaddr addr,
                           unsigned size)
 {
     /* Not X86_CPU(cs): this is called very often */
-    return x86_mktme_store(env_archcpu(cpu_env(cs))->mktme,
-                           full->phys_addr | (addr & ~TARGET_PAGE_MASK), size);
+    X86CPU *cpu = env_archcpu(cpu_env(cs));
+
+    return cpu->mktme_ops->store(cpu->mktme, full->phys_addr |
+                                 (addr & ~TARGET_PAGE_MASK), size);
 }
 
 bool x86_mktme_handle_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val,
@@ -167,7 +171,7 @@ bool x86_mktme_handle_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val,
     X86CPU *cpu = env_archcpu(env);
 
     mktme_be_alone(env_cpu(env), ra);
-    return x86_mktme_wrmsr(cpu->mktme, cpu->socket_id, msr, val);
+    return cpu->mktme_ops->wrmsr(cpu->mktme, cpu->socket_id, msr, val);
 }
 
 void helper_pconfig(CPUX86State *env, target_ulong addr)
@@ -187,7 +191,7 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
         raise_exception_ra(env, EXCP06_ILLOP, ra);
     }
     if ((uint32_t)env->regs[R_EAX] != PCONFIG_MKTME_KEY_PROGRAM ||
-        !x86_mktme_usable(cpu->mktme, cpu->socket_id) ||
+        !cpu->mktme_ops->usable(cpu->mktme, cpu->socket_id) ||
         !QEMU_IS_ALIGNED(addr, MKTME_KEY_PROGRAM_ALIGN)) {
         raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
     }
@@ -202,8 +206,9 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
     }
     if (!bad) {
         mktme_stop_clock(cs);
-        status = x86_mktme_key_program(cpu->mktme, cpu->socket_id, &u.prog,
-                                       mktme_guest_rip(env, ra));
+        status = cpu->mktme_ops->key_program(cpu->mktme, cpu->socket_id,
+                                             &u.prog,
+                                             mktme_guest_rip(env, ra));
         mktme_start_clock(cs);
     }
     /* There are keys in it */
@@ -225,12 +230,14 @@ void helper_clflush(CPUX86State *env, target_ulong addr)
     unsigned keyid;
 
     paddr = x86_mktme_translate(env, addr, GETPC());
-    keyid = x86_mktme_split(cpu->mktme, cpu->socket_id, &paddr);
-    x86_mktme_clean_line(cpu->mktme, paddr, keyid);
+    keyid = cpu->mktme_ops->split(cpu->mktme, cpu->socket_id, &paddr);
+    cpu->mktme_ops->clean_line(cpu->mktme, paddr, keyid);
 }
 
 void helper_wbinvd(CPUX86State *env)
 {
+    X86CPU *cpu = env_archcpu(env);
+
     mktme_be_alone(env_cpu(env), GETPC());
-    x86_mktme_clean_all(env_archcpu(env)->mktme);
+    cpu->mktme_ops->clean_all(cpu->mktme);
 }
