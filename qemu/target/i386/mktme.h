@@ -24,7 +24,7 @@ typedef struct X86MktmeOps X86MktmeOps;
 typedef struct QEMU_PACKED MktmeKeyProgram {
     uint16_t keyid;
     uint32_t keyid_ctrl;
-    uint8_t reserved[58];
+    uint8_t ignored[58];
     uint8_t key_field_1[64];
     uint8_t key_field_2[64];
 } MktmeKeyProgram;
@@ -46,12 +46,9 @@ enum {
 
 /* What PCONFIG leaves in RAX */
 typedef enum MktmeStatus {
-    MKTME_PROG_SUCCESS     = 0,
-    MKTME_INVALID_PROG_CMD = 1,
-    MKTME_ENTROPY_ERROR    = 2,
-    MKTME_INVALID_KEYID    = 3,
-    MKTME_INVALID_ENC_ALG  = 4,
-    MKTME_DEVICE_BUSY      = 5,
+    MKTME_PROG_SUCCESS  = 0,
+    MKTME_ENTROPY_ERROR = 2,
+    MKTME_DEVICE_BUSY   = 5,
 } MktmeStatus;
 
 /*
@@ -101,11 +98,13 @@ struct X86MktmeOps {
 
     /*
      * Carry out PCONFIG leaf MKTME_KEY_PROGRAM for the guest's instruction at
-     * @rip. @prog has no reserved bits set.
+     * @rip.
      * Call with all CPUs stopped (start_exclusive()).
+     * Returns: false if that is a #GP.
      */
-    MktmeStatus (*key_program)(X86MktmeState *s, unsigned package,
-                               const MktmeKeyProgram *prog, uint64_t rip);
+    bool (*key_program)(X86MktmeState *s, unsigned package,
+                        const MktmeKeyProgram *prog, uint64_t rip,
+                        MktmeStatus *status);
 
     /* Read one of the IA32_TME MSRs */
     uint64_t (*rdmsr)(X86MktmeState *s, unsigned package, uint32_t msr);

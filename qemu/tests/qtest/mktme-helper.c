@@ -139,6 +139,18 @@ static void init_keys(void)
     }
 }
 
+uint64_t pconfig_vector(QTestState *qts, unsigned cpu, uint16_t keyid,
+                        uint32_t ctrl)
+{
+    Regs r = { .rbx = KEY_PROGRAM };
+    uint8_t buf[192];
+
+    key_program(buf, keyid, ctrl, data_key, tweak_key);
+    qtest_memwrite(qts, KEY_PROGRAM, buf, sizeof(buf));
+    RUN(qts, cpu, op_pconfig, &r);
+    return r.vector;
+}
+
 uint64_t pconfig(QTestState *qts, unsigned cpu, uint16_t keyid, uint32_t ctrl,
                  const uint8_t *key1, const uint8_t *key2)
 {
@@ -243,6 +255,42 @@ void start_ap(QTestState *qts, unsigned cpu)
     r = (Regs) { .rdi = icr, .rax = 0x46f0 };
     RUN(qts, 0, ((const uint8_t []) { 0x89, 0x07, 0xc3 }), &r);
     wait_cpu(qts, cpu, 0x70, 1);
+}
+
+void svm_enable(QTestState *qts, uint64_t hsave)
+{
+    g_assert_cmphex(wrmsr(qts, 0, 0xc0000080, 0x1500), ==, NO_EXCEPTION);
+    g_assert_cmphex(wrmsr(qts, 0, 0xc0010117, hsave), ==, NO_EXCEPTION);
+}
+
+void vmcb_init(QTestState *qts, uint64_t vmcb, uint64_t rip, uint64_t rsp)
+{
+    static const struct {
+        unsigned offset;
+        uint16_t selector, attrib;
+    } segs[] = {
+        { 0x400, 0x10, 0xc93 }, { 0x410, 0x08, 0xa9b }, { 0x420, 0x10, 0xc93 },
+        { 0x430, 0x10, 0xc93 },
+    };
+
+    qtest_memset(qts, vmcb, 0, 0x1000);
+    qtest_writel(qts, vmcb + 0x0c, 1u << 31);           /* shutdown */
+    qtest_writel(qts, vmcb + 0x10, 3);                  /* vmrun, vmmcall */
+    qtest_writel(qts, vmcb + 0x08, 0xffffffff);         /* exceptions */
+    qtest_writel(qts, vmcb + 0x58, 1);                  /* ASID */
+    for (int i = 0; i < ARRAY_SIZE(segs); i++) {
+        qtest_writew(qts, vmcb + segs[i].offset, segs[i].selector);
+        qtest_writew(qts, vmcb + segs[i].offset + 2, segs[i].attrib);
+        qtest_writel(qts, vmcb + segs[i].offset + 4, 0xffffffff);
+    }
+    qtest_writeq(qts, vmcb + 0x4d0, 0x1500);            /* EFER */
+    qtest_writeq(qts, vmcb + 0x548, 0x620);             /* CR4 */
+    qtest_writeq(qts, vmcb + 0x550, 0x1000);            /* CR3 */
+    qtest_writeq(qts, vmcb + 0x558, 0x80010033);        /* CR0 */
+    qtest_writeq(qts, vmcb + 0x570, 2);
+    qtest_writeq(qts, vmcb + 0x578, rip);
+    qtest_writeq(qts, vmcb + 0x5d8, rsp);
+    qtest_writeq(qts, vmcb + 0x668, 0x0007040600070406); /* PAT */
 }
 
 void edu_dma(QTestState *qts, QPCIDevice *dev, QPCIBar bar, uint64_t src,

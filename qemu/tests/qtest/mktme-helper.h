@@ -80,6 +80,12 @@ static const uint8_t op_wbnoinvd[] = { 0xf3, 0x0f, 0x09, 0xc3 };
 static const uint8_t op_rep_movsb[] = { 0xf3, 0xa4, 0xc3 };
 static const uint8_t op_call_rdi[] = { 0xff, 0xd7, 0xc3 };
 
+static const uint8_t op_vmrun[] = {
+    0x0f, 0x01, 0xd8,                   /* vmrun */
+    0x0f, 0x01, 0xdc,                   /* stgi */
+    0xc3,
+};
+
 /* Keys with which the constants below were made, by which 64 bytes */
 extern uint8_t data_key[32], tweak_key[32], plain[64];
 
@@ -133,7 +139,11 @@ uint64_t map(QTestState *qts, unsigned cpu, unsigned n, uint64_t phys);
 void key_program(uint8_t *buf, uint16_t keyid, uint32_t ctrl,
                  const uint8_t *key1, const uint8_t *key2);
 
-/* PCONFIG that faults not; returns RAX */
+/* PCONFIG; returns the vector of the exception, or NO_EXCEPTION */
+uint64_t pconfig_vector(QTestState *qts, unsigned cpu, uint16_t keyid,
+                        uint32_t ctrl);
+
+/* PCONFIG that does not fault; returns RAX */
 uint64_t pconfig(QTestState *qts, unsigned cpu, uint16_t keyid, uint32_t ctrl,
                  const uint8_t *key1, const uint8_t *key2);
 
@@ -166,6 +176,15 @@ void cpuid(QTestState *qts, uint32_t leaf, uint32_t subleaf, Regs *r);
 
 /* Start another CPU at the beginning of the firmware image */
 void start_ap(QTestState *qts, unsigned cpu);
+
+/* Let CPU 0 have guests, with its state to be saved at @hsave */
+void svm_enable(QTestState *qts, uint64_t hsave);
+
+/*
+ * A VMCB for a guest that runs as its host does, but without memory of its own;
+ * exceptions, VMMCALL and shutdown are intercepted
+ */
+void vmcb_init(QTestState *qts, uint64_t vmcb, uint64_t rip, uint64_t rsp);
 
 /* Have the "edu" device copy between its buffer and memory */
 void edu_dma(QTestState *qts, QPCIDevice *dev, QPCIBar bar, uint64_t src,

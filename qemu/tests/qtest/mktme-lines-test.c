@@ -339,6 +339,50 @@ static void test_cache_strict(void)
     stop(t.qts);
 }
 
+/*
+ * With -icount a clock can't be read in the middle of a translation block. That
+ * is where the page fault of a nested guest is stored into its VMCB, which the
+ * guest has made dirty under another KeyID: one that means the same key.
+ */
+static void test_cache_icount(void)
+{
+    static const uint8_t op_guest[] = {
+        0x0f, 0x09,                         /* wbinvd */
+        0xb9, 0x40, 0x42, 0x0f, 0x00,       /* mov $1000000, %ecx */
+        0xe2, 0xfe,                         /* loop, to itself */
+        0x48, 0x89, 0x77, 0x40,             /* mov %rsi, 0x40(%rdi) */
+        0x48, 0x8b, 0x1b,                   /* mov (%rbx), %rbx */
+        0x90, 0x90, 0x90, 0x90,
+    };
+    const uint64_t hsave = 0x220000, guest_code = 0x230000;
+    QTestState *qts = start("cache=strict", "-icount shift=1");
+    int64_t violations;
+    uint64_t va5, va7;
+    Regs r;
+
+    va7 = map(qts, 0, 7, PAGE | KEYID(7));
+    svm_enable(qts, hsave);
+    vmcb_init(qts, PAGE, guest_code, 0x240000);
+    qtest_memwrite(qts, guest_code, op_guest, sizeof(op_guest));
+    FLUSH(qts, 0, op_wbinvd, 0);
+    r = (Regs) { .rax = PAGE, .rbx = WINDOW + 0x100000, .rdi = va7 };
+    RUN(qts, 0, op_vmrun, &r);
+    g_assert_cmphex(r.vector, ==, NO_EXCEPTION);
+    g_assert_cmphex(qtest_readl(qts, PAGE + 0x70), ==, 0x40 + PF);
+    violations = counter(qts, "violations");
+    g_assert_cmpint(violations, >, 0);
+    wait_late_writes(qts, 1);
+
+    /* And where the page comes into another view */
+    set_key(qts, 0, 5);
+    va5 = map(qts, 0, 5, (PAGE + 0x1000) | KEYID(5));
+    store(qts, 0, va5, 0x2222);
+    load(qts, 0, map(qts, 0, 6, PAGE + 0x1000));
+    g_assert_cmpint(counter(qts, "violations"), >, violations);
+    wait_late_writes(qts, 2);
+    stop(qts);
+}
+
 static void add_tests(void)
 {
     const char *modes[] = { "report", "strict" };
@@ -368,6 +412,7 @@ static void add_tests(void)
     }
     qtest_add_func("/mktme/cache/trace", test_cache_trace);
     qtest_add_func("/mktme/cache/late-write", test_cache_strict);
+    qtest_add_func("/mktme/cache/icount", test_cache_icount);
 }
 
 int main(int argc, char **argv)

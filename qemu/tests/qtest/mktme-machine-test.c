@@ -195,6 +195,15 @@ static void test_hotplug(void)
     stop(qts);
 }
 
+static void unplug(QTestState *qts)
+{
+    /* What the guest's ACPI does */
+    qtest_qmp_device_del_send(qts, "dimm");
+    qtest_outl(qts, 0xa00, 0);
+    qtest_outb(qts, 0xa14, 1 << 3);
+    qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+}
+
 /*
  * Memory that comes and goes while a CPU switches views all the time: it is
  * encrypted by its node's package
@@ -262,11 +271,7 @@ static void test_memory_hotplug(void)
         g_assert_cmphex(val, !=, 0);
         load(qts, 0, va5);
 
-        /* What the guest's ACPI does */
-        qtest_qmp_device_del_send(qts, "dimm");
-        qtest_outl(qts, 0xa00, 0);
-        qtest_outb(qts, 0xa14, 1 << 3);
-        qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+        unplug(qts);
         qtest_qmp_assert_success(qts, "{ 'execute': 'object-del',"
                                  "  'arguments': { 'id': 'm2' } }");
         qobject_unref(qtest_qmp_assert_failure_ref(
@@ -277,6 +282,63 @@ static void test_memory_hotplug(void)
     }
     qtest_writeq(qts, flag, 1);
     wait_cpu(qts, 1, 0, 0);
+    stop(qts);
+}
+
+/* A DIMM that is taken out and put in again holds what it held: ciphertext */
+static void test_memory_replug(void)
+{
+    QTestState *qts = start("cache=report", "-m 256,slots=2,maxmem=2G "
+                            "-object memory-backend-ram,id=m1,size=128M");
+    const uint64_t addr = 1ULL << 32;
+    uint8_t before[4096], after[4096];
+    uint64_t va0, va5, val;
+
+    set_key(qts, 0, 5);
+    va0 = map(qts, 0, 0, addr);
+    va5 = map(qts, 0, 5, addr | KEYID(5));
+    map(qts, 0, 1, addr + 0x1000);
+    map(qts, 0, 2, addr + 0x2000);
+
+    qtest_qmp_device_add(qts, "pc-dimm", "dimm", "{ 'memdev': 'm1' }");
+    store(qts, 0, va5, 0x1234);
+    store(qts, 0, va0 + 0x1000, 0x5678);
+    FLUSH(qts, 0, op_wbinvd, 0);
+    dump(qts, addr, before, sizeof(before));
+    unplug(qts);
+
+    /* Meanwhile the key is replaced */
+    g_assert_cmpint(pconfig(qts, 0, 5, SET_KEY_RANDOM | AES_128,
+                            data_key, tweak_key), ==, 0);
+    qtest_qmp_device_add(qts, "pc-dimm", "dimm", "{ 'memdev': 'm1' }");
+    dump(qts, addr, after, sizeof(after));
+    g_assert_cmpmem(after, sizeof(after), before, sizeof(before));
+    g_assert_cmphex(load(qts, 0, va0), !=, 0x1234);
+    g_assert_cmphex(load(qts, 0, va5), !=, 0x1234);
+    g_assert_cmphex(load(qts, 0, va0 + 0x1000), ==, 0x5678);
+    set_key(qts, 0, 5);
+    g_assert_cmphex(load(qts, 0, va5), ==, 0x1234);
+    unplug(qts);
+
+    /* The platform key's memory, too, is of no use in another place */
+    qtest_qmp_device_add(qts, "pc-dimm", "dimm",
+                         "{ 'memdev': 'm1', 'addr': %" PRIu64 " }",
+                         addr + (128 << 20));
+    map(qts, 0, 1, addr + (128 << 20) + 0x1000);
+    val = load(qts, 0, va0 + 0x1000);
+    g_assert_cmphex(val, !=, 0x5678);
+    g_assert_cmphex(val, !=, 0);
+    unplug(qts);
+
+    /* Another one at the same place in QEMU's memory, maybe, is a new one */
+    qtest_qmp_assert_success(qts, "{ 'execute': 'object-del',"
+                             "  'arguments': { 'id': 'm1' } }");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'object-add', 'arguments':"
+                             "  { 'qom-type': 'memory-backend-ram',"
+                             "    'id': 'm1', 'size': %d } }", 128 << 20);
+    qtest_qmp_device_add(qts, "pc-dimm", "dimm", "{ 'memdev': 'm1' }");
+    map(qts, 0, 1, addr + 0x1000);
+    g_assert_cmphex(load(qts, 0, va0 + 0x1000), ==, 0);
     stop(qts);
 }
 
@@ -292,6 +354,7 @@ static void add_tests(void)
     }
     qtest_add_func("/mktme/hotplug/package", test_hotplug);
     qtest_add_func("/mktme/hotplug/memory", test_memory_hotplug);
+    qtest_add_func("/mktme/hotplug/replug", test_memory_replug);
 }
 
 int main(int argc, char **argv)

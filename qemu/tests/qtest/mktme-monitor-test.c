@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/un.h>
 #include "mktme-helper.h"
 
 static void test_attack(void)
@@ -137,6 +138,129 @@ static void test_monitor(void)
     stop(qts);
 }
 
+/* Send a command to the gdbstub; returns the answer */
+static char *gdb(int sock, const char *command)
+{
+    g_autofree char *packet = NULL;
+    g_autoptr(GString) answer = g_string_new(NULL);
+    uint8_t sum = 0;
+    char c;
+
+    for (const char *p = command; *p; p++) {
+        sum += *p;
+    }
+    packet = g_strdup_printf("$%s#%02x", command, sum);
+    g_assert_cmpint(send(sock, packet, strlen(packet), 0), ==, strlen(packet));
+    do {
+        g_assert_cmpint(recv(sock, &c, 1, 0), ==, 1);
+    } while (c != '$');
+    while (recv(sock, &c, 1, 0) == 1 && c != '#') {
+        g_string_append_c(answer, c);
+    }
+    g_assert_cmpint(send(sock, "+", 1, 0), ==, 1);
+    return g_strdup(answer->str);
+}
+
+/* Debuggers change neither views nor what is dirty, and break no rule */
+static void test_debug(const void *mode)
+{
+    g_autofree char *dir = g_dir_make_tmp("mktme-gdb-XXXXXX", NULL);
+    g_autofree char *path = g_strdup_printf("%s/sock", dir);
+    g_autofree char *args = g_strdup_printf("-gdb unix:%s,server=on,wait=off",
+                                            path);
+    g_autofree char *object = g_strdup_printf("cache=%s", (const char *)mode);
+    QTestState *qts = start(object, args);
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    g_autofree char *before = NULL, *after = NULL, *out = NULL;
+    uint64_t va0, va5;
+    int64_t switches;
+    int sock;
+
+    set_key(qts, 0, 5);
+    va0 = map(qts, 0, 0, PAGE);
+    va5 = map(qts, 0, 5, PAGE | KEYID(5));
+    FLUSH(qts, 0, op_wbinvd, 0);
+    store(qts, 0, va5, 0x1234);
+    before = qtest_hmp(qts, "info mktme");
+    switches = counter(qts, "view-switches");
+
+    sock = socket(AF_UNIX, SOCK_STREAM, 0);
+    g_assert_cmpint(sock, >=, 0);
+    g_strlcpy(addr.sun_path, path, sizeof(addr.sun_path));
+    g_assert_cmpint(connect(sock, (struct sockaddr *)&addr, sizeof(addr)), ==,
+                    0);
+    for (int i = 0; i < 2; i++) {
+        g_autofree char *read0 = g_strdup_printf("m%" PRIx64 ",8", va0);
+        g_autofree char *read5 = g_strdup_printf("m%" PRIx64 ",8", va5);
+        g_autofree char *write0 = g_strdup_printf("M%" PRIx64
+                                                  ",8:8877665544332211",
+                                                  va0 + 64);
+        g_autofree char *check0 = g_strdup_printf("m%" PRIx64 ",8", va0 + 64);
+
+        /* By virtual addresses, then by physical ones */
+        if (i) {
+            g_free(gdb(sock, "Qqemu.PhyMemMode:1"));
+            g_free(read0);
+            read0 = g_strdup_printf("m%x,8", PAGE);
+            g_free(read5);
+            read5 = g_strdup_printf("m%" PRIx64 ",8", PAGE | KEYID(5));
+            g_free(write0);
+            write0 = g_strdup_printf("M%x,8:8877665544332211", PAGE + 64);
+            g_free(check0);
+            check0 = g_strdup_printf("m%x,8", PAGE + 64);
+        }
+        out = gdb(sock, read5);
+        g_assert_cmpstr(out, ==, "3412000000000000");
+        g_free(out);
+        out = gdb(sock, read0);
+        g_assert_cmpstr(out, !=, "3412000000000000");
+        g_free(out);
+        out = gdb(sock, write0);
+        g_assert_cmpstr(out, ==, "OK");
+        g_free(out);
+        out = gdb(sock, check0);
+        g_assert_cmpstr(out, ==, "8877665544332211");
+        g_free(out);
+    }
+    g_free(gdb(sock, "Qqemu.PhyMemMode:0"));
+    g_free(gdb(sock, "D"));
+    close(sock);
+    out = qtest_hmp(qts, "xp /2gx 0x%x", PAGE);
+    g_free(out);
+    out = qtest_hmp(qts, "x /2gx 0x%" PRIx64, va0);
+    g_free(out);
+    out = qtest_hmp(qts, "pmemsave 0x%x 4096 \"%s\"", PAGE, tmp_path);
+    g_assert_cmpstr(out, ==, "");
+
+    after = qtest_hmp(qts, "info mktme");
+    g_assert_cmpstr(before, ==, after);
+    g_assert_cmpint(counter(qts, "violations"), ==, 0);
+    g_assert_cmpint(counter(qts, "stale-lines"), ==, 0);
+    g_assert_cmpint(counter(qts, "view-switches"), ==, switches);
+
+    /* What was dirty is so, and nothing else */
+    g_assert_cmphex(load(qts, 0, va5), ==, 0x1234);
+    FLUSH(qts, 0, op_clflush, va5);
+    g_assert_cmphex(load(qts, 0, va0 + 64), ==, 0x1122334455667788);
+    g_assert_cmpint(counter(qts, "violations"), ==, 0);
+
+    /* Nor is a page under KeyID 0 */
+    FLUSH(qts, 0, op_wbinvd, 0);
+    sock = socket(AF_UNIX, SOCK_STREAM, 0);
+    g_assert_cmpint(connect(sock, (struct sockaddr *)&addr, sizeof(addr)), ==,
+                    0);
+    g_free(out);
+    out = g_strdup_printf("M%" PRIx64 ",1:00", va0);
+    g_free(gdb(sock, out));
+    g_free(gdb(sock, "D"));
+    close(sock);
+    load(qts, 0, va5);
+    g_assert_cmpint(counter(qts, "violations"), ==, 0);
+    stop(qts);
+    unlink(path);
+    rmdir(dir);
+}
+
 /* The attacks by a human */
 static void test_monitor_attack(void)
 {
@@ -200,6 +324,8 @@ static void add_tests(void)
     qtest_add_func("/mktme/migration", test_migration);
     qtest_add_func("/mktme/guest-dump", test_guest_dump);
     qtest_add_func("/mktme/monitor/views", test_monitor);
+    qtest_add_data_func("/mktme/monitor/debug/report", "report", test_debug);
+    qtest_add_data_func("/mktme/monitor/debug/strict", "strict", test_debug);
     qtest_add_func("/mktme/monitor/attack", test_monitor_attack);
 }
 

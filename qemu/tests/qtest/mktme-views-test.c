@@ -189,11 +189,6 @@ static void test_code(void)
  */
 static void test_nested(const void *mode)
 {
-    static const uint8_t op_vmrun[] = {
-        0x0f, 0x01, 0xd8,                   /* vmrun */
-        0x0f, 0x01, 0xdc,                   /* stgi */
-        0xc3,
-    };
     static const uint8_t op_guest[] = {
         0x48, 0x8b, 0x1f,                   /* mov (%rdi), %rbx */
         0x48, 0x89, 0x77, 0x08,             /* mov %rsi, 8(%rdi) */
@@ -209,13 +204,6 @@ static void test_nested(const void *mode)
     QTestState *qts = start(object, "-smp 2");
     uint64_t table[512], va5, va6, va_stack, va_idt;
     int64_t violations;
-    static const struct {
-        unsigned offset;
-        uint16_t selector, attrib;
-    } segs[] = {
-        { 0x400, 0x10, 0xc93 }, { 0x410, 0x08, 0xa9b }, { 0x420, 0x10, 0xc93 },
-        { 0x430, 0x10, 0xc93 },
-    };
     Regs r;
 
     set_key(qts, 0, 5);
@@ -251,30 +239,12 @@ static void test_nested(const void *mode)
     table[2] = idt | KEYID(6) | 7;
     qtest_memwrite(qts, npt + 0x4000, table, sizeof(table));
 
-    qtest_memset(qts, vmcb, 0, 0x1000);
-    qtest_writel(qts, vmcb + 0x0c, 1u << 31);           /* shutdown */
-    qtest_writel(qts, vmcb + 0x10, 3);                  /* vmrun, vmmcall */
-    qtest_writel(qts, vmcb + 0x08, 0xffffffff);         /* exceptions */
-    qtest_writel(qts, vmcb + 0x58, 1);                  /* ASID */
+    vmcb_init(qts, vmcb, guest_code, 0x240000);
     qtest_writeq(qts, vmcb + 0x90, 1);                  /* nested paging */
     qtest_writeq(qts, vmcb + 0xb0, npt);
-    for (int i = 0; i < ARRAY_SIZE(segs); i++) {
-        qtest_writew(qts, vmcb + segs[i].offset, segs[i].selector);
-        qtest_writew(qts, vmcb + segs[i].offset + 2, segs[i].attrib);
-        qtest_writel(qts, vmcb + segs[i].offset + 4, 0xffffffff);
-    }
-    qtest_writeq(qts, vmcb + 0x4d0, 0x1500);            /* EFER */
-    qtest_writeq(qts, vmcb + 0x548, 0x620);             /* CR4 */
-    qtest_writeq(qts, vmcb + 0x550, 0x1000);            /* CR3 */
-    qtest_writeq(qts, vmcb + 0x558, 0x80010033);        /* CR0 */
-    qtest_writeq(qts, vmcb + 0x570, 2);
-    qtest_writeq(qts, vmcb + 0x578, guest_code);
-    qtest_writeq(qts, vmcb + 0x5d8, 0x240000);
-    qtest_writeq(qts, vmcb + 0x668, 0x0007040600070406); /* PAT */
     qtest_memwrite(qts, guest_code, op_guest, sizeof(op_guest));
 
-    g_assert_cmphex(wrmsr(qts, 0, 0xc0000080, 0x1500), ==, NO_EXCEPTION);
-    g_assert_cmphex(wrmsr(qts, 0, 0xc0010117, hsave), ==, NO_EXCEPTION);
+    svm_enable(qts, hsave);
     FLUSH(qts, 0, op_wbinvd, 0);
     /* Both pages come into another view meanwhile */
     load(qts, 0, PAGE);
@@ -326,6 +296,15 @@ static void test_nested(const void *mode)
     g_assert_cmphex(qtest_readl(qts, vmcb + 0xa8) >> 31, ==, 0);
     g_assert_cmphex(load(qts, 0, va_stack + 0xfd8), ==, guest_code);
     g_assert_cmpint(counter(qts, "violations"), ==, violations);
+
+    /* No intercept is there for PCONFIG: the guest has none */
+    qtest_memwrite(qts, guest_code, op_pconfig, sizeof(op_pconfig));
+    qtest_writeq(qts, vmcb + 0x578, guest_code);
+    r = (Regs) { .rax = vmcb, .rbx = KEY_PROGRAM };
+    RUN(qts, 0, op_vmrun, &r);
+    g_assert_cmphex(r.vector, ==, NO_EXCEPTION);
+    g_assert_cmphex(qtest_readq(qts, vmcb + 0x578), ==, guest_code);
+    g_assert_cmphex(qtest_readl(qts, vmcb + 0x70), ==, 0x40 + UD);
     stop(qts);
 }
 

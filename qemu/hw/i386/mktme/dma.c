@@ -29,6 +29,13 @@
 
 #define TYPE_X86_MKTME_IOMMU_MR "x86-mktme-iommu-memory-region"
 
+/* Who accesses memory */
+enum {
+    MKTME_IOMMU_DEVICE,
+    MKTME_IOMMU_DEBUG,
+    MKTME_IOMMU_INDEXES
+};
+
 void mktme_adopt_device_writes(X86MktmeState *s)
 {
     for (guint i = 0; i < s->device_writes->len; i++) {
@@ -128,8 +135,9 @@ static void mktme_dma_read_lines(X86MktmeState *s, MktmeRange *r, hwaddr addr,
     s->told = addr + len;
 }
 
+/* Debuggers leave no trace: they neither break rules nor make lines dirty */
 static void mktme_dma_access(X86MktmeState *s, hwaddr addr, uint8_t *buf,
-                             unsigned size, bool write)
+                             unsigned size, bool write, bool debug)
 {
     unsigned keyid = mktme_split(s, 0, &addr);
     MktmeRange *r;
@@ -144,7 +152,7 @@ static void mktme_dma_access(X86MktmeState *s, hwaddr addr, uint8_t *buf,
         if (!r) {
             continue;
         }
-        if (r->dirty) {
+        if (r->dirty && !debug) {
             if (write) {
                 mktme_dma_write_lines(s, r, addr, keyid);
             } else {
@@ -160,7 +168,7 @@ static MemTxResult mktme_slow_read(void *opaque, hwaddr addr, uint64_t *data,
 {
     uint8_t buf[8] = { 0 };
 
-    mktme_dma_access(opaque, addr, buf, size, false);
+    mktme_dma_access(opaque, addr, buf, size, false, attrs.debug);
     *data = ldn_le_p(buf, size);
     return MEMTX_OK;
 }
@@ -171,7 +179,7 @@ static MemTxResult mktme_slow_write(void *opaque, hwaddr addr, uint64_t data,
     uint8_t buf[8];
 
     stn_le_p(buf, size, data);
-    mktme_dma_access(opaque, addr, buf, size, true);
+    mktme_dma_access(opaque, addr, buf, size, true, attrs.debug);
     return MEMTX_OK;
 }
 
@@ -197,7 +205,7 @@ static IOMMUTLBEntry mktme_dma_translate(IOMMUMemoryRegion *iommu, hwaddr addr,
     X86MktmeState *s = container_of(iommu, X86MktmeState, dma_iommu);
     hwaddr memory_addr = addr;
     unsigned keyid = mktme_split(s, 0, &memory_addr);
-    MktmeRange *r = mktme_find(s, memory_addr);
+    MktmeRange *r;
     IOMMUTLBEntry entry = {
         .target_as = &s->dram_as,
         .iova = addr & TARGET_PAGE_MASK,
@@ -206,13 +214,16 @@ static IOMMUTLBEntry mktme_dma_translate(IOMMUMemoryRegion *iommu, hwaddr addr,
         .perm = IOMMU_RW,
     };
 
+    RCU_READ_LOCK_GUARD();
+    r = mktme_find(s, memory_addr);
     if (r) {
         size_t i = mktme_page(r, memory_addr);
 
         if (keyid || qatomic_read(&r->view[i])) {
             entry.target_as = &s->slow_as;
             entry.translated_addr = entry.iova;
-        } else if (r->dirty && (flag & IOMMU_WO)) {
+        } else if (r->dirty && (flag & IOMMU_WO) &&
+                   iommu_idx != MKTME_IOMMU_DEBUG) {
             /* The platform puts what devices write into the cache */
             qatomic_set(&r->dirty[i], UINT64_MAX);
         }
@@ -220,11 +231,23 @@ static IOMMUTLBEntry mktme_dma_translate(IOMMUMemoryRegion *iommu, hwaddr addr,
     return entry;
 }
 
+static int mktme_dma_attrs_to_index(IOMMUMemoryRegion *iommu, MemTxAttrs attrs)
+{
+    return attrs.debug ? MKTME_IOMMU_DEBUG : MKTME_IOMMU_DEVICE;
+}
+
+static int mktme_dma_num_indexes(IOMMUMemoryRegion *iommu)
+{
+    return MKTME_IOMMU_INDEXES;
+}
+
 static void mktme_iommu_mr_class_init(ObjectClass *oc, const void *data)
 {
     IOMMUMemoryRegionClass *imrc = IOMMU_MEMORY_REGION_CLASS(oc);
 
     imrc->translate = mktme_dma_translate;
+    imrc->attrs_to_index = mktme_dma_attrs_to_index;
+    imrc->num_indexes = mktme_dma_num_indexes;
 }
 
 static const TypeInfo mktme_iommu_mr_info = {

@@ -50,6 +50,7 @@
 
 #include "crypto/cipher.h"
 #include "exec/cpu-defs.h"
+#include "exec/ramlist.h"
 #include "exec/target_page.h"
 #include "hw/i386/mktme.h"
 #include "qapi/qapi-types-mktme.h"
@@ -122,6 +123,14 @@ typedef struct MktmeRange {
     QLIST_ENTRY(MktmeRange) next;
 } MktmeRange;
 
+/* What DRAM that was taken out holds, until it is put in again or gone */
+typedef struct MktmeUnplugged {
+    uint8_t *host;
+    uint64_t size;
+    uint16_t *view;             /* by page: 0, or MKTME_VIEW_DRAM */
+    QLIST_ENTRY(MktmeUnplugged) next;
+} MktmeUnplugged;
+
 /* A dirty line whose page has gone to another view (cache=strict) */
 typedef struct MktmeStaleLine {
     hwaddr addr;
@@ -168,6 +177,8 @@ struct X86MktmeState {
     MktmePackage *packages;
     /* Changed under @lock, when DIMMs come and go; vCPUs and devices use RCU */
     QLIST_HEAD(, MktmeRange) ranges;
+    QLIST_HEAD(, MktmeUnplugged) unplugged; /* the BQL protects it */
+    RAMBlockNotifier ram_notifier;
     Error *migration_blocker;
 
     /*
@@ -179,6 +190,7 @@ struct X86MktmeState {
     GArray *device_writes;      /* of MktmeDeviceWrite, till all vCPUs stop */
     hwaddr told;                /* end of a device's read that was told of */
     QEMUTimer *late_write;
+    bool late_write_due;        /* the timer runs, or is about to be started */
     MktmeEvent event;
     QEMUBH *event_bh;
 
@@ -290,7 +302,13 @@ void mktme_invalidate(MktmeRange *r, hwaddr addr, size_t len);
 void mktme_access_line(X86MktmeState *s, MktmeRange *r, hwaddr addr,
                        uint16_t keyid, uint8_t *buf, size_t len, bool write);
 
-/* See X86MktmeStateClass. Call with the BQL. */
+/* Learn of memory that is gone. Call once, with the BQL. */
+void mktme_ranges_init(X86MktmeState *s);
+
+/*
+ * See X86MktmeStateClass. Call with the BQL. What is taken out has been written
+ * back, so that it holds ciphertext if it is put in again, here or elsewhere.
+ */
 void mktme_add_ram(X86MktmeState *s, hwaddr base, uint64_t size,
                    MemoryRegion *mr, hwaddr offset, unsigned node);
 void mktme_del_ram(X86MktmeState *s, hwaddr base);
@@ -390,11 +408,13 @@ MemoryRegion *mktme_views(X86MktmeState *s);
  */
 
 /* See X86MktmeOps */
-MktmeStatus mktme_key_program(X86MktmeState *s, unsigned package,
-                              const MktmeKeyProgram *prog, uint64_t rip);
+bool mktme_key_program(X86MktmeState *s, unsigned package,
+                       const MktmeKeyProgram *prog, uint64_t rip,
+                       MktmeStatus *status);
 
 /*
- * Let the next @count PCONFIGs that would otherwise succeed fail.
+ * Let the next @count PCONFIGs that would otherwise succeed fail: of those that
+ * can fail with @status.
  * Returns false and sets @errp if there is no such package.
  */
 bool mktme_inject(X86MktmeState *s, unsigned package, MktmeStatus status,

@@ -52,7 +52,7 @@ QCryptoCipher *mktme_random_cipher(unsigned alg)
 
 void mktme_free_cipher(QCryptoCipher **cipher)
 {
-    /* The crypto libraries wipe the key schedule */
+    /* gcrypt wipes the key schedule. Nettle's is freed as it is. */
     qcrypto_cipher_free(*cipher);
     *cipher = NULL;
 }

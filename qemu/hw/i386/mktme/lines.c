@@ -68,6 +68,18 @@ void mktme_report(X86MktmeState *s, MktmeViolation what, hwaddr addr,
     qemu_bh_schedule(s->event_bh);
 }
 
+/*
+ * With -icount there is no clock to be read in the middle of a translation
+ * block: start the timer after it.
+ */
+static void mktme_late_write_work(CPUState *cpu, run_on_cpu_data data)
+{
+    X86MktmeState *s = data.host_ptr;
+
+    timer_mod(s->late_write, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) +
+                             MKTME_LATE_WRITE_NS);
+}
+
 void mktme_put_aside(X86MktmeState *s, MktmeRange *r, hwaddr page,
                      uint64_t lines)
 {
@@ -81,9 +93,10 @@ void mktme_put_aside(X86MktmeState *s, MktmeRange *r, hwaddr page,
         memcpy(stale->data, mktme_host(r, stale->addr), MKTME_LINE_SIZE);
         g_ptr_array_add(s->stale, stale);
     }
-    if (!timer_pending(s->late_write)) {
-        timer_mod(s->late_write, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) +
-                                 MKTME_LATE_WRITE_NS);
+    if (!s->late_write_due) {
+        s->late_write_due = true;
+        async_run_on_cpu(current_cpu ?: first_cpu, mktme_late_write_work,
+                         RUN_ON_CPU_HOST_PTR(s));
     }
 }
 
@@ -136,7 +149,12 @@ static void mktme_write_late(X86MktmeState *s, bool all, hwaddr addr,
 
 void mktme_late_write_timer(void *opaque)
 {
-    mktme_write_late(opaque, true, 0, 0);
+    X86MktmeState *s = opaque;
+
+    WITH_QEMU_LOCK_GUARD(&s->lock) {
+        s->late_write_due = false;
+    }
+    mktme_write_late(s, true, 0, 0);
 }
 
 bool mktme_tracks_lines(X86MktmeState *s)
@@ -146,13 +164,15 @@ bool mktme_tracks_lines(X86MktmeState *s)
 
 bool mktme_store(X86MktmeState *s, hwaddr addr, unsigned size)
 {
-    MktmeRange *r = mktme_find(s, addr);
+    MktmeRange *r;
     unsigned first = addr % MKTME_PAGE_SIZE / MKTME_LINE_SIZE;
     unsigned last = (addr + size - 1) % MKTME_PAGE_SIZE / MKTME_LINE_SIZE;
     uint64_t *dirty, old, bits;
     uint16_t *stores, count;
     size_t page;
 
+    RCU_READ_LOCK_GUARD();
+    r = mktme_find(s, addr);
     if (!r) {
         return true;
     }
@@ -205,10 +225,12 @@ uint64_t mktme_clean(MktmeRange *r, size_t page, uint64_t lines)
 
 void mktme_clean_line(X86MktmeState *s, hwaddr addr, unsigned keyid)
 {
-    MktmeRange *r = mktme_find(s, addr);
     uint64_t bit = mktme_line_bit(addr);
+    MktmeRange *r;
     size_t i;
 
+    RCU_READ_LOCK_GUARD();
+    r = mktme_find(s, addr);
     if (!r) {
         return;
     }
@@ -244,6 +266,7 @@ void mktme_clean_all(X86MktmeState *s)
     MktmeRange *r;
     CPUState *cpu;
 
+    RCU_READ_LOCK_GUARD();
     mktme_write_late(s, true, 0, 0);
     WITH_QEMU_LOCK_GUARD(&s->lock) {
         g_array_set_size(s->device_writes, 0);

@@ -30,7 +30,7 @@ static X86MktmeState *mktme_get(Error **errp)
     return s;
 }
 
-/* The attacker's view: access memory as the DIMM holds it. @addr has no KeyID. */
+/* The attacker's view: access memory as the DIMM holds it, without KeyID */
 static bool mktme_dram_rw(X86MktmeState *s, hwaddr addr, uint8_t *buf,
                           size_t len, bool write, Error **errp)
 {

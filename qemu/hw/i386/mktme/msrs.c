@@ -109,7 +109,6 @@ bool mktme_wrmsr(X86MktmeState *s, unsigned package, uint32_t msr, uint64_t val)
     unsigned policy = (val & TME_ACT_POLICY_MASK) >> TME_ACT_POLICY_SHIFT;
     unsigned bits = (val & TME_ACT_KEYID_BITS_MASK) >> TME_ACT_KEYID_BITS_SHIFT;
     unsigned tdx = (val & TME_ACT_TDX_BITS_MASK) >> TME_ACT_TDX_BITS_SHIFT;
-    CPUState *cpu;
 
     if (msr == MSR_IA32_MKTME_KEYID_PARTITIONING ||
         msr == MSR_IA32_TME_CAPABILITY || (pkg->activate & TME_ACT_LOCK)) {
@@ -118,7 +117,9 @@ bool mktme_wrmsr(X86MktmeState *s, unsigned package, uint32_t msr, uint64_t val)
     switch (msr) {
     case MSR_IA32_TME_ACTIVATE:
         if ((val & ~TME_ACT_KNOWN) ||
-            !((1 << policy) & mktme_algorithms(s)) ||
+            /* Who leaves it disabled need not ask for an algorithm */
+            (((val & TME_ACT_ENABLE) || policy) &&
+             !((1 << policy) & mktme_algorithms(s))) ||
             ((val >> TME_ACT_ALGS_SHIFT) & ~mktme_algorithms(s)) ||
             bits > s->max_keyid_bits ||
             tdx > s->tdx_keyid_bits || (tdx && tdx >= bits) ||
@@ -137,9 +138,7 @@ bool mktme_wrmsr(X86MktmeState *s, unsigned package, uint32_t msr, uint64_t val)
             mktme_activate(s, pkg, val);
         }
         /* Address bits have changed their meaning */
-        CPU_FOREACH(cpu) {
-            tlb_flush(cpu);
-        }
+        tlb_flush_all_cpus_synced(current_cpu);
         return true;
     case MSR_IA32_TME_EXCLUDE_MASK:
         if (val & ~(addr_mask | TME_EXCLUDE_ENABLE)) {

@@ -39,6 +39,7 @@ static void mktme_reset(void *opaque)
     g_array_set_size(s->device_writes, 0);
     s->told = HWADDR_MAX;
     timer_del(s->late_write);
+    s->late_write_due = false;
 
     QLIST_FOREACH(r, &s->ranges, next) {
         size_t i, n = r->size / MKTME_PAGE_SIZE;
@@ -51,6 +52,7 @@ static void mktme_reset(void *opaque)
                               MKTME_PAGE_SIZE, r->view[i], 0);
                 mktme_invalidate(r, page, MKTME_PAGE_SIZE);
                 mktme_count_view(s, r, r->view[i], -1);
+                mktme_count_view(s, r, 0, 1);
                 qatomic_set(&r->view[i], 0);
             }
         }
@@ -135,6 +137,7 @@ static bool mktme_machine_init(X86MktmeState *s, MachineState *machine,
     s->event_bh = qemu_bh_new(mktme_event_bh, s);
     s->late_write = timer_new_ns(QEMU_CLOCK_VIRTUAL, mktme_late_write_timer,
                                  s);
+    mktme_ranges_init(s);
     mktme_dma_init(s);
 
     qemu_register_reset(mktme_reset, s);
@@ -371,6 +374,7 @@ static void x86_mktme_init(Object *obj)
     s->aes_xts_256 = true;
     s->activated = true;
     QLIST_INIT(&s->ranges);
+    QLIST_INIT(&s->unplugged);
     s->stale = g_ptr_array_new_with_free_func(g_free);
     s->told = HWADDR_MAX;
     s->device_writes = g_array_new(false, false, sizeof(MktmeDeviceWrite));

@@ -10,8 +10,9 @@
 #include "trace.h"
 #include "internal.h"
 
-MktmeStatus mktme_key_program(X86MktmeState *s, unsigned package,
-                              const MktmeKeyProgram *prog, uint64_t rip)
+bool mktme_key_program(X86MktmeState *s, unsigned package,
+                       const MktmeKeyProgram *prog, uint64_t rip,
+                       MktmeStatus *status)
 {
     MktmePackage *pkg = &s->packages[package];
     uint16_t keyid = le16_to_cpu(prog->keyid);
@@ -23,20 +24,19 @@ MktmeStatus mktme_key_program(X86MktmeState *s, unsigned package,
     MktmeSlot *slot;
     uint8_t key[2][64];
 
-    /* In the order of the SDM's pseudo code */
-    if (command > MKTME_NO_ENCRYPT) {
-        return MKTME_INVALID_PROG_CMD;
+    /* ENC_ALG is checked for the commands that have no use for it, too */
+    if ((ctrl & MKTME_CTRL_RESERVED) || command > MKTME_NO_ENCRYPT ||
+        keyid == 0 || keyid > mktme_nr_keys(s, pkg) ||
+        ctpop16(alg) != 1 || !(alg & (pkg->activate >> TME_ACT_ALGS_SHIFT))) {
+        return false;
     }
-    if (keyid == 0 || keyid > mktme_nr_keys(s, pkg)) {
-        return MKTME_INVALID_KEYID;
-    }
-    if (ctpop16(alg) != 1 || !(alg & (pkg->activate >> TME_ACT_ALGS_SHIFT))) {
-        return MKTME_INVALID_ENC_ALG;
-    }
-    if (pkg->inject_count) {
+    /* Only random keys take entropy */
+    if (pkg->inject_count && (pkg->inject_status != MKTME_ENTROPY_ERROR ||
+                              command == MKTME_SET_KEY_RANDOM)) {
         pkg->inject_count--;
         trace_mktme_inject(package, keyid, pkg->inject_status);
-        return pkg->inject_status;
+        *status = pkg->inject_status;
+        return true;
     }
 
     switch (command) {
@@ -76,7 +76,8 @@ MktmeStatus mktme_key_program(X86MktmeState *s, unsigned package,
         s->nr_pconfig++;
     }
     trace_mktme_program(package, keyid, MktmeKeyState_str(state), rip);
-    return MKTME_PROG_SUCCESS;
+    *status = MKTME_PROG_SUCCESS;
+    return true;
 }
 
 bool mktme_inject(X86MktmeState *s, unsigned package, MktmeStatus status,

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "exec/translation-block.h"
 #include "hw/boards.h"
+#include "qemu/cutils.h"
 #include "qemu/rcu_queue.h"
 #include "system/tcg.h"
 #include "trace.h"
@@ -26,8 +27,12 @@ MktmeRange *mktme_find(X86MktmeState *s, hwaddr addr)
 
 void mktme_count_view(X86MktmeState *s, MktmeRange *r, uint16_t view, int64_t n)
 {
+    MktmeSlot *slot;
+
     if (view <= s->max_keys) {
-        s->packages[r->package].slots[view].pages += n;
+        slot = &s->packages[r->package].slots[view];
+        assert(n >= 0 || slot->pages >= -n);
+        slot->pages += n;
     }
 }
 
@@ -84,6 +89,75 @@ static unsigned mktme_node_package(X86MktmeState *s, unsigned node)
     return node < s->nr_packages ? node : 0;
 }
 
+/* The views of pages that are put in: of KeyID 0 if they were not taken out */
+static uint16_t *mktme_put_in(X86MktmeState *s, uint8_t *host, uint64_t size)
+{
+    MktmeUnplugged *u;
+    uint16_t *view;
+
+    QLIST_FOREACH(u, &s->unplugged, next) {
+        if (u->host == host && u->size == size) {
+            view = u->view;
+            QLIST_REMOVE(u, next);
+            g_free(u);
+            return view;
+        }
+    }
+    return g_new0(uint16_t, size / MKTME_PAGE_SIZE);
+}
+
+/*
+ * Write the pages back that nobody can find any more. Those that hold nothing,
+ * as far as one can tell, are not worth to be allocated for that.
+ * Call with the lock.
+ */
+static void mktme_take_out(X86MktmeState *s, MktmeRange *r)
+{
+    MktmeUnplugged *u = g_new(MktmeUnplugged, 1);
+    size_t n = r->size / MKTME_PAGE_SIZE;
+
+    for (size_t i = 0; i < n; i++) {
+        hwaddr page = r->base + i * MKTME_PAGE_SIZE;
+        uint16_t view = r->view[i];
+
+        mktme_count_view(s, r, view, -1);
+        if (view == MKTME_VIEW_DRAM ||
+            (!view && buffer_is_zero(mktme_host(r, page), MKTME_PAGE_SIZE))) {
+            continue;
+        }
+        mktme_convert(s, r, page, mktme_host(r, page), MKTME_PAGE_SIZE, view,
+                      MKTME_VIEW_DRAM);
+        mktme_invalidate(r, page, MKTME_PAGE_SIZE);
+        qatomic_set(&r->view[i], MKTME_VIEW_DRAM);
+    }
+    u->host = r->host;
+    u->size = r->size;
+    u->view = g_memdup2(r->view, n * sizeof(*r->view));
+    QLIST_INSERT_HEAD(&s->unplugged, u, next);
+}
+
+static void mktme_ram_removed(RAMBlockNotifier *notifier, void *host,
+                              size_t size, size_t max_size)
+{
+    X86MktmeState *s = container_of(notifier, X86MktmeState, ram_notifier);
+    uint8_t *start = host;
+    MktmeUnplugged *u, *next;
+
+    QLIST_FOREACH_SAFE(u, &s->unplugged, next, next) {
+        if (u->host >= start && u->host < start + max_size) {
+            QLIST_REMOVE(u, next);
+            g_free(u->view);
+            g_free(u);
+        }
+    }
+}
+
+void mktme_ranges_init(X86MktmeState *s)
+{
+    s->ram_notifier.ram_block_removed = mktme_ram_removed;
+    ram_block_notifier_add(&s->ram_notifier);
+}
+
 void mktme_add_ram(X86MktmeState *s, hwaddr base, uint64_t size,
                    MemoryRegion *mr, hwaddr offset, unsigned node)
 {
@@ -95,12 +169,15 @@ void mktme_add_ram(X86MktmeState *s, hwaddr base, uint64_t size,
     r->package = mktme_node_package(s, node);
     r->host = (uint8_t *)memory_region_get_ram_ptr(mr) + offset;
     r->ram_addr = memory_region_get_ram_addr(mr) + offset;
-    r->view = g_new0(uint16_t, size / MKTME_PAGE_SIZE);
+    r->view = mktme_put_in(s, r->host, size);
     if (s->cache != MKTME_CACHE_MODE_OFF) {
         r->dirty = g_new0(uint64_t, size / MKTME_PAGE_SIZE);
         r->stores = g_new0(uint16_t, size / MKTME_PAGE_SIZE);
     }
     WITH_QEMU_LOCK_GUARD(&s->lock) {
+        for (size_t i = 0; i < size / MKTME_PAGE_SIZE; i++) {
+            mktme_count_view(s, r, r->view[i], 1);
+        }
         QLIST_INSERT_HEAD_RCU(&s->ranges, r, next);
     }
     trace_mktme_ram(base, size, node, r->package);
@@ -123,9 +200,6 @@ void mktme_del_ram(X86MktmeState *s, hwaddr base)
     if (!r) {
         return;
     }
-    for (size_t i = 0; i < r->size / MKTME_PAGE_SIZE; i++) {
-        mktme_count_view(s, r, r->view[i], -1);
-    }
     for (guint i = 0; i < s->device_writes->len; i++) {
         MktmeDeviceWrite *w = &g_array_index(s->device_writes,
                                              MktmeDeviceWrite, i);
@@ -135,5 +209,6 @@ void mktme_del_ram(X86MktmeState *s, hwaddr base)
         }
     }
     QLIST_REMOVE_RCU(r, next);
+    mktme_take_out(s, r);
     call_rcu(r, mktme_range_free, rcu);
 }

@@ -12,8 +12,10 @@
 
 bool mktme_in_view(X86MktmeState *s, hwaddr addr, unsigned keyid)
 {
-    MktmeRange *r = mktme_find(s, addr);
+    MktmeRange *r;
 
+    RCU_READ_LOCK_GUARD();
+    r = mktme_find(s, addr);
     return !r || r->view[mktme_page(r, addr)] == keyid;
 }
 
@@ -70,12 +72,9 @@ void mktme_set_view(X86MktmeState *s, hwaddr addr, unsigned keyid, uint64_t rip)
 {
     MktmeRange *r;
 
-    RCU_READ_LOCK_GUARD();
+    QEMU_LOCK_GUARD(&s->lock);
     r = mktme_find(s, addr);
-    if (!r || r->view[mktme_page(r, addr)] == keyid) {
-        return;
-    }
-    WITH_QEMU_LOCK_GUARD(&s->lock) {
+    if (r && r->view[mktme_page(r, addr)] != keyid) {
         mktme_switch(s, r, addr & TARGET_PAGE_MASK, keyid, true, rip);
     }
 }

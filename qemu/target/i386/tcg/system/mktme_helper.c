@@ -49,24 +49,6 @@ static void mktme_be_alone(CPUState *cs, uintptr_t ra)
     }
 }
 
-/*
- * In the middle of a translation block there is no clock to read with -icount,
- * and late write-backs need one: it stands still for a vCPU that does not run.
- */
-static void mktme_stop_clock(CPUState *cs)
-{
-    if (!cpu_in_exclusive_context(cs)) {
-        cpu_exec_end(cs);
-    }
-}
-
-static void mktme_start_clock(CPUState *cs)
-{
-    if (!cpu_in_exclusive_context(cs)) {
-        cpu_exec_start(cs);
-    }
-}
-
 typedef struct MktmeWork {
     hwaddr addr;
     unsigned keyid;
@@ -144,10 +126,8 @@ void x86_mktme_enter(CPUX86State *env, hwaddr addr, unsigned keyid,
         mktme_be_alone(cs, ra);
     }
     if (mktme_alone(cs) && !tcg_ctx->gen_tb) {
-        mktme_stop_clock(cs);
         cpu->mktme_ops->set_view(cpu->mktme, addr, keyid,
                                  mktme_guest_rip(env, ra));
-        mktme_start_clock(cs);
     } else if (bql_locked()) {
         mktme_enter_and_deliver(cs, addr, keyid, env->eip);
     } else {
@@ -184,10 +164,11 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
         uint64_t word[sizeof(MktmeKeyProgram) / 8];
     } u;
     MktmeStatus status;
-    bool bad;
+    bool good;
     int i;
 
-    if (!cpu->mktme) {
+    /* SVM has no intercept for it: without a say of the host there is none */
+    if (!cpu->mktme || (env->hflags & HF_GUEST_MASK)) {
         raise_exception_ra(env, EXCP06_ILLOP, ra);
     }
     if ((uint32_t)env->regs[R_EAX] != PCONFIG_MKTME_KEY_PROGRAM ||
@@ -200,22 +181,13 @@ void helper_pconfig(CPUX86State *env, target_ulong addr)
     for (i = 0; i < ARRAY_SIZE(u.word); i++) {
         u.word[i] = cpu_to_le64(cpu_ldq_data_ra(env, addr + i * 8, ra));
     }
-    bad = le32_to_cpu(u.prog.keyid_ctrl) & MKTME_CTRL_RESERVED;
-    for (i = 0; i < ARRAY_SIZE(u.prog.reserved); i++) {
-        bad |= u.prog.reserved[i];
-    }
-    if (!bad) {
-        mktme_stop_clock(cs);
-        status = cpu->mktme_ops->key_program(cpu->mktme, cpu->socket_id,
-                                             &u.prog,
-                                             mktme_guest_rip(env, ra));
-        mktme_start_clock(cs);
-    }
+    good = cpu->mktme_ops->key_program(cpu->mktme, cpu->socket_id, &u.prog,
+                                       mktme_guest_rip(env, ra), &status);
     /* There are keys in it */
     memset(&u, 0, sizeof(u));
     asm volatile("" : : "r"(&u) : "memory");
 
-    if (bad) {
+    if (!good) {
         raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
     }
     env->regs[R_EAX] = status;
