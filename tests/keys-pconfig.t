@@ -24,9 +24,9 @@ add lost; fail device-busy 1 100000; keyctl clear @u; sleep 3; fail device-busy 
 echo "lost: $(in_use)"
 add other; keyctl show @u >/dev/null; grep -o "other: cpu.*" /proc/keys
 k=$(keyctl search @u mktme other)
-fail entropy-error 0 100000; keyctl update $k erase; echo "erase refused: $?"
+fail device-busy 0 100000; keyctl update $k erase; echo "erase refused: $?"
 echo "its use: $(usekey $k)"
-fail entropy-error 0 0; keyctl update $k erase; echo "erase again: $?"
+fail device-busy 0 0; keyctl update $k erase; echo "erase again: $?"
 sleep 1; echo "erased: $(in_use) $(programmed)"
 k=$(keyctl add mktme third "type=cpu algorithm=aes-xts-128" @u)
 fail entropy-error 0 100; keyctl update $k erase; echo "erase without entropy: $?"
