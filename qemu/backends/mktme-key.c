@@ -13,10 +13,14 @@
 #include "qemu/osdep.h"
 #include <linux/keyctl.h>
 #include <sys/syscall.h>
+#include "block/aio.h"
 #include "crypto/secret.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
 #include "qemu/cutils.h"
+#include "qemu/main-loop.h"
+#include "qemu/queue.h"
+#include "qemu/rcu.h"
 #include "qom/object_interfaces.h"
 #include "system/mktme-key.h"
 #include "trace.h"
@@ -26,18 +30,31 @@
 struct MktmeKey {
     Object parent_obj;
 
+    /* Properties: they can be set until mktme_key_complete() */
+    bool complete;
+    MktmeKeySource source;
     int32_t wanted_serial;
     char *wanted_description;
-    bool has_type;
-    MktmeKeyType type;
-    bool has_algorithm;
     MktmeAlgorithm algorithm;
     char *key_secret;
     char *tweak_secret;
 
     int32_t serial;
     bool ephemeral;         /* made by us */
+
+    unsigned users;         /* mktme_key_get(); protected by the BQL */
 };
+
+/* Of a user whose memory is about to be unmapped */
+typedef struct MktmeKeyPut {
+    struct rcu_head rcu;
+    MktmeKey *key;
+    QSIMPLEQ_ENTRY(MktmeKeyPut) next;
+} MktmeKeyPut;
+
+/* Those whose memory is unmapped.  Protected by the BQL. */
+static QSIMPLEQ_HEAD(, MktmeKeyPut) unmapped =
+    QSIMPLEQ_HEAD_INITIALIZER(unmapped);
 
 static int encrypt_mprotect(void *addr, size_t size, int prot, int32_t serial)
 {
@@ -64,6 +81,9 @@ static const char *encrypt_error(int err)
     case EINVAL:
         return "this is no key of type 'mktme', or the memory is not private, "
                "or neither anonymous nor from hugetlbfs";
+    case EBUSY:
+        return "pages of it are there already and are in use, by a device "
+               "that QEMU itself drives (nvme://) for example";
     case ENOMEM:
     case EPERM:
         return "it counts as locked memory, of which the process may not "
@@ -105,6 +125,50 @@ bool mktme_key_encrypt(MktmeKey *key, void *addr, size_t size, Error **errp)
     }
     trace_mktme_key_encrypt(key->serial, addr, size);
     return true;
+}
+
+void mktme_key_get(MktmeKey *key)
+{
+    object_ref(OBJECT(key));
+    key->users++;
+}
+
+/*
+ * In the main thread: a key that is made by us is in the process keyring, which
+ * the kernel gives to the thread that caused it to be, and to those that are
+ * created after that.  Others may have no permission to invalidate it, the RCU
+ * thread, which is the first of all, among them.
+ */
+static void mktme_key_reap(void *opaque)
+{
+    MktmeKeyPut *put;
+
+    while ((put = QSIMPLEQ_FIRST(&unmapped))) {
+        QSIMPLEQ_REMOVE_HEAD(&unmapped, next);
+        put->key->users--;
+        object_unref(OBJECT(put->key));
+        g_free(put);
+    }
+}
+
+/* In the RCU thread */
+static void mktme_key_unmapped(MktmeKeyPut *put)
+{
+    QSIMPLEQ_INSERT_TAIL(&unmapped, put, next);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), mktme_key_reap, NULL);
+}
+
+/*
+ * qemu_ram_free() leaves it to an RCU callback to unmap the memory.  They are
+ * called one after the other, as drain_call_rcu() needs it: the memory is gone
+ * when this one is called.
+ */
+void mktme_key_put(MktmeKey *key)
+{
+    MktmeKeyPut *put = g_new0(MktmeKeyPut, 1);
+
+    put->key = key;
+    call_rcu(put, mktme_key_unmapped, rcu);
 }
 
 /* Can it be used?  Better known before there is any memory that needs it. */
@@ -206,14 +270,15 @@ static bool mktme_key_create(MktmeKey *key, Error **errp)
     g_autofree char *name =
         g_strdup_printf("qemu:%s",
                         object_get_canonical_path_component(OBJECT(key)));
+    bool has_algorithm = key->source != MKTME_KEY_SOURCE_NO_ENCRYPT;
     size_t size = key->algorithm == MKTME_ALGORITHM_AES_XTS_256 ? 32 : 16;
     char payload[256];
     long serial = -1;
 
     snprintf(payload, sizeof(payload), "type=%s%s%s",
-             MktmeKeyType_str(key->type),
-             key->has_algorithm ? " algorithm=" : "",
-             key->has_algorithm ? MktmeAlgorithm_str(key->algorithm) : "");
+             MktmeKeySource_str(key->source),
+             has_algorithm ? " algorithm=" : "",
+             has_algorithm ? MktmeAlgorithm_str(key->algorithm) : "");
     if (append_secret(payload, sizeof(payload), "key", key->key_secret, size,
                       errp) &&
         append_secret(payload, sizeof(payload), "tweak", key->tweak_secret,
@@ -232,7 +297,7 @@ static bool mktme_key_create(MktmeKey *key, Error **errp)
 
     key->serial = serial;
     key->ephemeral = true;
-    trace_mktme_key_create(key->serial, MktmeKeyType_str(key->type));
+    trace_mktme_key_create(key->serial, MktmeKeySource_str(key->source));
     return true;
 }
 
@@ -259,60 +324,63 @@ static bool mktme_key_find(MktmeKey *key, Error **errp)
 static void mktme_key_complete(UserCreatable *uc, Error **errp)
 {
     MktmeKey *key = MKTME_KEY(uc);
+    bool ok = false;
 
-    if (!!key->wanted_serial + !!key->wanted_description + key->has_type != 1) {
-        error_setg(errp, "exactly one of 'serial', 'description' and "
-                   "'key-type' is needed");
-        return;
-    }
-    if (!key->has_type &&
-        (key->has_algorithm || key->key_secret || key->tweak_secret)) {
-        error_setg(errp, "'algorithm', 'key-secret' and 'tweak-secret' are "
-                   "for a new key, with 'key-type'");
-        return;
-    }
-    if (key->has_type) {
-        if (key->has_algorithm == (key->type == MKTME_KEY_TYPE_NO_ENCRYPT)) {
-            error_setg(errp, "'key-type=%s' %s 'algorithm'",
-                       MktmeKeyType_str(key->type),
-                       key->has_algorithm ? "has no" : "needs");
-            return;
-        }
+    key->complete = true;
+    switch (key->source) {
+    case MKTME_KEY_SOURCE_SERIAL:
+        /* QAPI has seen to it; for encrypt_mprotect(), 0 would be no key */
+        assert(key->wanted_serial > 0);
+        key->serial = key->wanted_serial;
+        ok = true;
+        break;
+    case MKTME_KEY_SOURCE_DESCRIPTION:
+        ok = mktme_key_find(key, errp);
+        break;
+    case MKTME_KEY_SOURCE_CPU:
+    case MKTME_KEY_SOURCE_USER:
         if (!!key->key_secret != !!key->tweak_secret) {
             error_setg(errp, "'key-secret' and 'tweak-secret' go together");
-            return;
+            break;
         }
-        if (key->type == MKTME_KEY_TYPE_USER && !key->key_secret) {
-            error_setg(errp, "'key-type=user' needs 'key-secret' and "
-                       "'tweak-secret'");
-            return;
-        }
-        if (key->type == MKTME_KEY_TYPE_NO_ENCRYPT && key->key_secret) {
-            error_setg(errp, "'key-type=no-encrypt' has no 'key-secret'");
-            return;
-        }
-        if (!mktme_key_create(key, errp)) {
-            return;
-        }
-    } else if (key->wanted_serial) {
-        key->serial = key->wanted_serial;
-    } else if (!mktme_key_find(key, errp)) {
-        return;
+        ok = mktme_key_create(key, errp);
+        break;
+    case MKTME_KEY_SOURCE_NO_ENCRYPT:
+        ok = mktme_key_create(key, errp);
+        break;
+    default:
+        g_assert_not_reached();
     }
-    mktme_key_probe(key, errp);
+    if (ok) {
+        mktme_key_probe(key, errp);
+    }
 }
 
 /*
- * A backend has a reference, as long as there is its memory; the other one is
- * the parent's. A new object by the same name would find the old one's key, and
- * put that memory under another.
+ * Not as long as there is memory under it: a new object by the same name would
+ * find the old one's key in the keyring, and change that.
  */
 static bool mktme_key_can_be_deleted(UserCreatable *uc)
 {
-    return OBJECT(uc)->ref == 1;
+    MktmeKey *key = MKTME_KEY(uc);
+
+    if (key->users) {
+        /* Of a backend that has just been deleted, the memory may be left */
+        drain_call_rcu();
+        mktme_key_reap(NULL);
+    }
+    return !key->users;
 }
 
-/* Properties: what is set later than mktme_key_complete() has no effect. */
+/* What is set later than mktme_key_complete() would have no effect. */
+static bool mktme_key_can_set(Object *obj, const char *name, Error **errp)
+{
+    if (MKTME_KEY(obj)->complete) {
+        error_setg(errp, "cannot change property '%s'", name);
+        return false;
+    }
+    return true;
+}
 
 static void mktme_key_get_serial(Object *obj, Visitor *v, const char *name,
                                  void *opaque, Error **errp)
@@ -325,7 +393,8 @@ static void mktme_key_set_serial(Object *obj, Visitor *v, const char *name,
 {
     int32_t serial;
 
-    if (!visit_type_int32(v, name, &serial, errp)) {
+    if (!mktme_key_can_set(obj, name, errp) ||
+        !visit_type_int32(v, name, &serial, errp)) {
         return;
     }
     /* Those below are keyrings; 0 means no key */
@@ -336,17 +405,16 @@ static void mktme_key_set_serial(Object *obj, Visitor *v, const char *name,
     MKTME_KEY(obj)->wanted_serial = serial;
 }
 
-static int mktme_key_get_type(Object *obj, Error **errp)
+static int mktme_key_get_source(Object *obj, Error **errp)
 {
-    return MKTME_KEY(obj)->type;
+    return MKTME_KEY(obj)->source;
 }
 
-static void mktme_key_set_type(Object *obj, int value, Error **errp)
+static void mktme_key_set_source(Object *obj, int value, Error **errp)
 {
-    MktmeKey *key = MKTME_KEY(obj);
-
-    key->type = value;
-    key->has_type = true;
+    if (mktme_key_can_set(obj, "source", errp)) {
+        MKTME_KEY(obj)->source = value;
+    }
 }
 
 static int mktme_key_get_algorithm(Object *obj, Error **errp)
@@ -356,10 +424,9 @@ static int mktme_key_get_algorithm(Object *obj, Error **errp)
 
 static void mktme_key_set_algorithm(Object *obj, int value, Error **errp)
 {
-    MktmeKey *key = MKTME_KEY(obj);
-
-    key->algorithm = value;
-    key->has_algorithm = true;
+    if (mktme_key_can_set(obj, "algorithm", errp)) {
+        MKTME_KEY(obj)->algorithm = value;
+    }
 }
 
 /* The three properties that are strings. */
@@ -384,7 +451,8 @@ static void mktme_key_set_string(Object *obj, Visitor *v, const char *name,
     char **field = mktme_key_string(MKTME_KEY(obj), name);
     char *value;
 
-    if (visit_type_str(v, name, &value, errp)) {
+    if (mktme_key_can_set(obj, name, errp) &&
+        visit_type_str(v, name, &value, errp)) {
         g_free(*field);
         *field = value;
     }
@@ -394,7 +462,8 @@ static void mktme_key_finalize(Object *obj)
 {
     MktmeKey *key = MKTME_KEY(obj);
 
-    /* Nothing is left under it: the backends had references to the object. */
+    /* Nothing is mapped under it any more: see mktme_key_put() */
+    assert(!key->users);
     if (key->ephemeral) {
         syscall(__NR_keyctl, KEYCTL_INVALIDATE, key->serial);
     }
@@ -410,6 +479,12 @@ static void mktme_key_class_init(ObjectClass *oc, const void *data)
     ucc->complete = mktme_key_complete;
     ucc->can_be_deleted = mktme_key_can_be_deleted;
 
+    object_class_property_add_enum(oc, "source", "MktmeKeySource",
+                                   &MktmeKeySource_lookup,
+                                   mktme_key_get_source, mktme_key_set_source);
+    object_class_property_set_description(oc, "source",
+        "where the key comes from: serial, description; or a new one: cpu (a "
+        "random one), user, no-encrypt");
     object_class_property_add(oc, "serial", "int32", mktme_key_get_serial,
                               mktme_key_set_serial, NULL, NULL);
     object_class_property_set_description(oc, "serial",
@@ -418,11 +493,6 @@ static void mktme_key_class_init(ObjectClass *oc, const void *data)
                               mktme_key_set_string, NULL, NULL);
     object_class_property_set_description(oc, "description",
         "description of a key to be found in the keyrings");
-    object_class_property_add_enum(oc, "key-type", "MktmeKeyType",
-                                   &MktmeKeyType_lookup, mktme_key_get_type,
-                                   mktme_key_set_type);
-    object_class_property_set_description(oc, "key-type",
-        "create a key: cpu (a random one), user, no-encrypt");
     object_class_property_add_enum(oc, "algorithm", "MktmeAlgorithm",
                                    &MktmeAlgorithm_lookup,
                                    mktme_key_get_algorithm,

@@ -28,6 +28,22 @@ OBJECT_DECLARE_SIMPLE_TYPE(MktmeKey, MKTME_KEY)
 bool mktme_key_encrypt(MktmeKey *key, void *addr, size_t size, Error **errp);
 
 /**
+ * mktme_key_get: say that there is memory under a key, or will be
+ * @key: the key, which is neither deleted nor invalidated before
+ *       mktme_key_put()
+ */
+void mktme_key_get(MktmeKey *key);
+
+/**
+ * mktme_key_put: undo mktme_key_get()
+ * @key: the key
+ *
+ * After qemu_ram_free(), which has the memory unmapped by an RCU callback: the
+ * key is kept until that has run.
+ */
+void mktme_key_put(MktmeKey *key);
+
+/**
  * mktme_key_query: what the monitor shows of a key
  * @key: the key
  *

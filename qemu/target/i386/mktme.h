@@ -56,6 +56,9 @@ typedef enum MktmeStatus {
  * that of the CPU that calls: its socket ID.
  */
 struct X86MktmeOps {
+    /* How many address bits the KeyID may take */
+    unsigned (*keyid_bits)(X86MktmeState *s);
+
     /* Memory with KeyIDs in its addresses, for accesses that bypass the TLB */
     MemoryRegion *(*views)(X86MktmeState *s);
 

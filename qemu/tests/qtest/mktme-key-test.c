@@ -41,7 +41,11 @@ static void refused(QTestState *qts, const char *arguments, const char *text)
 }
 
 #define KEY(props) "{ 'qom-type': 'mktme-key', 'id': 'x'" props " }"
-#define CPU ", 'key-type': 'cpu'"
+#define CPU ", 'source': 'cpu'"
+#define USER ", 'source': 'user'"
+#define SERIAL ", 'source': 'serial'"
+#define DESCRIPTION ", 'source': 'description'"
+#define NO_ENCRYPT ", 'source': 'no-encrypt'"
 #define AES128 ", 'algorithm': 'aes-xts-128'"
 #define AES256 ", 'algorithm': 'aes-xts-256'"
 #define SECRETS ", 'key-secret': 's16', 'tweak-secret': 's16'"
@@ -52,34 +56,39 @@ static void test_properties(void)
         "-object secret,id=s16,data=0123456789abcdef "
         "-object secret,id=s32,data=0123456789abcdef0123456789abcdef");
 
-    refused(qts, KEY(""), "exactly one of");
-    refused(qts, KEY(", 'serial': 7" CPU AES128), "exactly one of");
-    refused(qts, KEY(", 'serial': 7, 'description': 'd'"), "exactly one of");
-    refused(qts, KEY(", 'serial': 0"), "greater than 0");
-    refused(qts, KEY(", 'serial': -3"), "greater than 0");
-    refused(qts, KEY(", 'serial': 7" AES128), "are for a new key");
-    refused(qts, KEY(", 'description': 'd'" SECRETS), "are for a new key");
+    refused(qts, KEY(""), "'source' is missing");
+    refused(qts, KEY(", 'source': 'other'"), "other");
+    refused(qts, KEY(", 'serial': 7"), "'source' is missing");
 
-    refused(qts, KEY(CPU), "needs 'algorithm'");
+    refused(qts, KEY(SERIAL), "'serial' is missing");
+    refused(qts, KEY(SERIAL ", 'serial': 0"), "greater than 0");
+    refused(qts, KEY(SERIAL ", 'serial': -3"), "greater than 0");
+    refused(qts, KEY(SERIAL ", 'serial': 7, 'description': 'd'"),
+            "'description' is unexpected");
+    refused(qts, KEY(SERIAL ", 'serial': 7" AES128),
+            "'algorithm' is unexpected");
+    refused(qts, KEY(DESCRIPTION), "'description' is missing");
+    refused(qts, KEY(DESCRIPTION ", 'description': 'd'" SECRETS),
+            "-secret' is unexpected");
+
+    refused(qts, KEY(CPU), "'algorithm' is missing");
     refused(qts, KEY(CPU ", 'algorithm': 'aes-xts-512'"), "aes-xts-512");
-    refused(qts, KEY(", 'key-type': 'other'" AES128), "other");
-    refused(qts, KEY(", 'key-type': 'no-encrypt'" AES128),
-            "has no 'algorithm'");
-    refused(qts, KEY(", 'key-type': 'no-encrypt'" SECRETS),
-            "has no 'key-secret'");
-
-    refused(qts, KEY(", 'key-type': 'user'" AES128), "needs 'key-secret'");
-    refused(qts, KEY(", 'key-type': 'user', 'key-secret': 's16'" AES128),
-            "go together");
+    refused(qts, KEY(CPU ", 'serial': 7" AES128), "'serial' is unexpected");
     refused(qts, KEY(CPU ", 'tweak-secret': 's16'" AES128), "go together");
-    refused(qts, KEY(", 'key-type': 'user', 'key-secret': 'none',"
-                     "  'tweak-secret': 's16'" AES128),
-            "No secret with id 'none'");
-    refused(qts, KEY(", 'key-type': 'user'" SECRETS AES256),
+    refused(qts, KEY(CPU ", 'key-secret': 's16'" AES128), "go together");
+    refused(qts, KEY(NO_ENCRYPT AES128), "'algorithm' is unexpected");
+    refused(qts, KEY(NO_ENCRYPT SECRETS), "-secret' is unexpected");
+
+    refused(qts, KEY(USER AES128), "'key-secret' is missing");
+    refused(qts, KEY(USER ", 'key-secret': 's16'" AES128),
+            "'tweak-secret' is missing");
+    refused(qts, KEY(USER SECRETS), "'algorithm' is missing");
+    refused(qts, KEY(USER ", 'key-secret': 'none', 'tweak-secret': 's16'"
+                     AES128), "No secret with id 'none'");
+    refused(qts, KEY(USER SECRETS AES256),
             "has 16 bytes, the algorithm needs 32");
-    refused(qts, KEY(", 'key-type': 'user', 'key-secret': 's32',"
-                     "  'tweak-secret': 's16'" AES256),
-            "'s16' has 16 bytes, the algorithm needs 32");
+    refused(qts, KEY(USER ", 'key-secret': 's32', 'tweak-secret': 's16'"
+                     AES256), "'s16' has 16 bytes, the algorithm needs 32");
 
     qtest_quit(qts);
 }
@@ -89,9 +98,10 @@ static void test_no_key(void)
 {
     QTestState *qts = qtest_init("-machine none -object secret,id=s16,data=x");
 
-    refused(qts, KEY(", 'serial': 2147483647"),
+    refused(qts, KEY(SERIAL ", 'serial': 2147483647"),
             "cannot put memory under key 2147483647: ");
-    refused(qts, KEY(", 'description': 'qtest: there is no such key'"),
+    refused(qts, KEY(DESCRIPTION ", 'description': 'qtest: there is no such "
+                     "key'"),
             "cannot find a key with the description 'qtest: there is no such "
             "key': ");
     refused(qts, "{ 'qom-type': 'memory-backend-ram', 'id': 'x',"
@@ -118,7 +128,7 @@ static void test_no_host(void)
     }
     qts = qtest_init("-machine none");
     refused(qts, KEY(CPU AES128), "cannot create a key: the host's kernel");
-    refused(qts, KEY(", 'serial': 7"),
+    refused(qts, KEY(SERIAL ", 'serial': 7"),
             "cannot put memory under key 7: the host");
     qtest_quit(qts);
 }
@@ -127,7 +137,7 @@ static void test_no_host(void)
 static void test_introspection(void)
 {
     static const char *const props[] = {
-        "serial", "description", "key-type", "algorithm", "key-secret",
+        "serial", "description", "source", "algorithm", "key-secret",
         "tweak-secret",
     };
     QTestState *qts = qtest_init("-machine none");

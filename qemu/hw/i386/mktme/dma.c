@@ -263,12 +263,6 @@ static void mktme_register_types(void)
 
 type_init(mktme_register_types)
 
-static GlobalProperty mktme_bounce_size = {
-    .driver = TYPE_PCI_DEVICE,
-    .property = "x-max-bounce-buffer-size",
-    .value = stringify(MKTME_BOUNCE_SIZE),
-};
-
 MemoryRegion *mktme_views(X86MktmeState *s)
 {
     return &s->dma_root;
@@ -286,5 +280,7 @@ void mktme_dma_init(X86MktmeState *s)
     memory_region_add_subregion(&s->dma_root, 0, MEMORY_REGION(&s->dma_iommu));
     address_space_set_root(&address_space_memory, &s->dma_root);
     address_space_memory.max_bounce_buffer_size = MKTME_BOUNCE_SIZE;
-    qdev_prop_register_global(&mktme_bounce_size);
+    /* A default: -global and -device have the last word */
+    object_register_sugar_prop(TYPE_PCI_DEVICE, "x-max-bounce-buffer-size",
+                               stringify(MKTME_BOUNCE_SIZE), false);
 }

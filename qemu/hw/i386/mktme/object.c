@@ -104,6 +104,10 @@ static bool mktme_machine_init(X86MktmeState *s, MachineState *machine,
         return false;
     }
 
+    if (!memory_deny_direct(errp)) {
+        return false;
+    }
+
     error_setg(&s->migration_blocker,
                "Migration and snapshots are not supported with %s: "
                "keys and ciphertext would have to move along",
@@ -145,6 +149,7 @@ static bool mktme_machine_init(X86MktmeState *s, MachineState *machine,
 }
 
 static const X86MktmeOps mktme_cpu_ops = {
+    .keyid_bits = mktme_keyid_bits,
     .views = mktme_views,
     .split = mktme_split,
     .join = mktme_join,

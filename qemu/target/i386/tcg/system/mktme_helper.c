@@ -88,9 +88,9 @@ static void mktme_enter_and_deliver(CPUState *cs, hwaddr addr, unsigned keyid,
 }
 
 /*
- * Begin again once the page is in view: code is fetched, maybe in the middle
- * of translating what crosses pages. The first one is locked then, and other
- * vCPUs may be waiting for it.
+ * Begin again once the page is in view: code is fetched, or page tables are
+ * walked for that, maybe in the middle of translating what crosses pages. The
+ * first one is locked then, and other vCPUs may be waiting for it.
  */
 static G_NORETURN void mktme_enter_and_fetch(CPUState *cs, hwaddr addr,
                                              unsigned keyid, uint64_t rip)
@@ -132,6 +132,39 @@ void x86_mktme_enter(CPUX86State *env, hwaddr addr, unsigned keyid,
         mktme_enter_and_deliver(cs, addr, keyid, env->eip);
     } else {
         mktme_enter_and_fetch(cs, addr, keyid, env->eip);
+    }
+}
+
+bool x86_mktme_enter_code(CPUX86State *env, hwaddr addr, unsigned keyid)
+{
+    CPUState *cs = env_cpu(env);
+    X86CPU *cpu = env_archcpu(env);
+
+    if (!tcg_ctx->gen_tb) {
+        x86_mktme_enter(env, addr, keyid, 0);
+        return true;
+    }
+    if (cpu->mktme_ops->in_view(cpu->mktme, addr, keyid)) {
+        return true;
+    }
+    if (tb_page_addr0(tcg_ctx->gen_tb) != -1) {
+        return false;
+    }
+    /* A single instruction, of which no page is locked */
+    mktme_be_alone(cs, 0);
+    cpu->mktme_ops->set_view(cpu->mktme, addr, keyid, env->eip);
+    return true;
+}
+
+void x86_mktme_enter_phys(CPUX86State *env, hwaddr addr, uintptr_t ra)
+{
+    X86CPU *cpu = env_archcpu(env);
+
+    if (unlikely(cpu->mktme)) {
+        unsigned keyid = cpu->mktme_ops->split(cpu->mktme, cpu->socket_id,
+                                               &addr);
+
+        x86_mktme_enter(env, addr, keyid, ra);
     }
 }
 
