@@ -18,8 +18,8 @@ total() { echo $(($(cat /sys/kernel/mm/mktme/encrypted_bytes) >> 20)); }
 less() { [ "$(total)" -lt "$1" ]; }
 
 start g -smp 2,sockets=2 \
-	-object mktme-key,id=k0,key-type=cpu,algorithm=aes-xts-128 \
-	-object mktme-key,id=k1,key-type=cpu,algorithm=aes-xts-256 \
+	-object mktme-key,id=k0,source=cpu,algorithm=aes-xts-128 \
+	-object mktme-key,id=k1,source=cpu,algorithm=aes-xts-256 \
 	-object memory-backend-ram,id=m0,size=96M,mktme-key=k0,prealloc=on \
 	-object memory-backend-ram,id=m1,size=32M,mktme-key=k1,prealloc=on \
 	-numa node,nodeid=0,cpus=0,memdev=m0 -numa node,nodeid=1,cpus=1,memdev=m1 \
@@ -55,7 +55,7 @@ echo "dimm $(($(mib 2) > 64)) $(kept g)"
 
 # As long as there is memory under it, the key's object stays
 echo "delete $(qmp /run/g.qmp object-del '{"id": "k1"}' 2>&1)"
-echo "again $(qmp /run/g.qmp object-add '{"qom-type": "mktme-key", "id": "k1", "key-type": "no-encrypt"}' 2>&1)"
+echo "again $(qmp /run/g.qmp object-add '{"qom-type": "mktme-key", "id": "k1", "source": "no-encrypt"}' 2>&1)"
 echo "stays $(($(mib 2) > 64)) $(kept g)"
 stop g
 until [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 0 ]; do usleep 50000; done

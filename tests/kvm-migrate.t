@@ -41,7 +41,7 @@ stop a
 echo "plain $(/tests/secret count $pages /tmp/state)"
 until [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 0 ]; do usleep 50000; done
 
-launch b $(keyed key-type=cpu,algorithm=aes-xts-256) -incoming file:/tmp/state
+launch b $(keyed source=cpu,algorithm=aes-xts-256) -incoming file:/tmp/state
 until qmp /run/b.qmp query-status 2>/dev/null | grep -q '"status": "running"'; do usleep 100000; done
 echo "used $(cat /sys/kernel/mm/mktme/keyids_in_use)"
 echo "under-it $(($(cat /sys/kernel/mm/mktme/keyids/*/bytes) > 16 << 20))"

@@ -13,7 +13,7 @@ set -e
 echo $thp >/sys/kernel/mm/transparent_hugepage/enabled
 echo $huge >/proc/sys/vm/nr_hugepages
 id=$(keyctl add mktme g "type=cpu algorithm=aes-xts-128" @u)
-start g $(keyed serial=$id)
+start g $(keyed source=serial,serial=$id)
 keep g 256 >/dev/null
 qemu=$(cat /run/g.pid)
 # The largest of its mappings is its RAM

@@ -15,35 +15,35 @@ try() { # NAME OPTIONS...: it is there, and is told to end, or not; its status, 
 	echo "$name $status $(grep -v '^$' "/tmp/out-$name" | head -n 1 | sed 's/^[^ ]*qemu: //')"
 }
 ram=memory-backend-ram,id=m,size=16M,mktme-key=k
-cpu=mktme-key,id=k,key-type=cpu,algorithm=aes-xts-128
+cpu=mktme-key,id=k,source=cpu,algorithm=aes-xts-128
 EOF
 cat >"$T/script" <<'EOF'
 . /try.sh
 ulimit -l unlimited
 id=$(keyctl add mktme k "type=cpu algorithm=aes-xts-128" @u)
-try control -object mktme-key,id=k,serial=$id -object $ram
-try control-found -object mktme-key,id=k,description=k -object $ram
+try control -object mktme-key,id=k,source=serial,serial=$id -object $ram
+try control-found -object mktme-key,id=k,source=description,description=k -object $ram
 other=$(keyctl add user k x @u)
-try no-key -object mktme-key,id=k,serial=123456789 -object $ram
-try not-mktme -object mktme-key,id=k,serial=$other -object $ram
-try not-found -object mktme-key,id=k,description=other -object $ram
+try no-key -object mktme-key,id=k,source=serial,serial=123456789 -object $ram
+try not-mktme -object mktme-key,id=k,source=serial,serial=$other -object $ram
+try not-found -object mktme-key,id=k,source=description,description=other -object $ram
 try no-object -object $ram
-try shared -object mktme-key,id=k,serial=$id -object $ram,share=on
+try shared -object mktme-key,id=k,source=serial,serial=$id -object $ram,share=on
 dd if=/dev/zero of=/tmp/file bs=1M count=1 2>/dev/null
-try file -object mktme-key,id=k,serial=$id -object memory-backend-file,id=m,size=1M,mem-path=/tmp/file,mktme-key=k
-try memfd -object mktme-key,id=k,serial=$id -object memory-backend-memfd,id=m,size=1M,share=off,mktme-key=k
+try file -object mktme-key,id=k,source=serial,serial=$id -object memory-backend-file,id=m,size=1M,mem-path=/tmp/file,mktme-key=k
+try memfd -object mktme-key,id=k,source=serial,serial=$id -object memory-backend-memfd,id=m,size=1M,share=off,mktme-key=k
 chmod 755 /root
 # In a session of its own: root's keyrings would come with it
 nobody() {
 	su nobody -c "keyctl session - sh -c '. /try.sh; ulimit -l ${limit:-unlimited}; try $*'" 2>/dev/null
 }
-nobody no-permission -object mktme-key,id=k,serial=$id -object $ram
+nobody no-permission -object mktme-key,id=k,source=serial,serial=$id -object $ram
 nobody no-capability -object $cpu -object $ram
 keyctl setperm $id 0x3f3f3f3f
 ulimit -l 8192
-limit=8192 nobody memlock -object mktme-key,id=k,serial=$id -object $ram
+limit=8192 nobody memlock -object mktme-key,id=k,source=serial,serial=$id -object $ram
 keyctl revoke $id
-try revoked -object mktme-key,id=k,serial=$id -object $ram
+try revoked -object mktme-key,id=k,source=serial,serial=$id -object $ram
 keyctl clear @u
 total=$(cat /sys/kernel/mm/mktme/keyids_total)
 until [ "$(cat /sys/kernel/mm/mktme/keyids_in_use)" = 0 ]; do usleep 50000; done
@@ -73,7 +73,7 @@ refusal "RLIMIT_MEMLOCK" memlock 'cannot put memory under key [0-9]+: it counts 
 refusal "a key that was revoked" revoked 'cannot put memory under key [0-9]+: Key has been revoked'
 refusal "no KeyID left" none-left 'cannot create a key: all KeyIDs are in use'
 
-none=". /try.sh; try no-create -object \$cpu -object \$ram; try no-serial -object mktme-key,id=k,serial=7 -object \$ram"
+none=". /try.sh; try no-create -object \$cpu -object \$ram; try no-serial -object mktme-key,id=k,source=serial,serial=7 -object \$ram"
 run --no-mktme -- "$none" >"$T/said"
 refusal "a machine without MKTME: a new key" no-create 'cannot create a key: the host.s kernel has no keys of type'
 refusal "a machine without MKTME: a serial number" no-serial 'cannot put memory under key 7: the host has no MKTME'

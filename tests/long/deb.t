@@ -105,7 +105,7 @@ echo 20000 >/sys/module/kvm/parameters/tsc_tolerance_ppm
 ulimit -l unlimited
 printf '%s\n' '{"execute":"qmp_capabilities"}' '{"execute":"query-memdev"}' '{"execute":"quit"}' |
 	qemu-system-x86_64-mktme -accel kvm -nodefaults -display none -S -qmp stdio \
-	-object mktme-key,id=k,key-type=cpu,algorithm=aes-xts-128 \
+	-object mktme-key,id=k,source=cpu,algorithm=aes-xts-128 \
 	-object memory-backend-ram,id=m,size=64M,mktme-key=k -M q35,memory-backend=m -m 64M 2>&1 | sed 's/^/qemu /'
 EOF
 as_root cp "$T/init" "$T/command" "$R/deb/"

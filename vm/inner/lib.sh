@@ -106,7 +106,7 @@ gone() {
 
 # keyed [KEY'S PROPERTIES]: options for RAM under a key; a random one by default
 keyed() {
-	echo "-object mktme-key,id=key0,${1:-key-type=cpu,algorithm=aes-xts-128}" \
+	echo "-object mktme-key,id=key0,${1:-source=cpu,algorithm=aes-xts-128}" \
 		"-object $INNER_BACKEND,id=ram0,size=$INNER_RAM,mktme-key=key0" \
 		"-M memory-backend=ram0"
 }
@@ -115,7 +115,7 @@ keyed() {
 keyed_by() {
 	echo "-object secret,id=data,file=/keys/$1.key,format=base64"
 	echo "-object secret,id=tweak,file=/keys/$1.tweak,format=base64"
-	keyed key-type=user,algorithm=aes-xts-128,key-secret=data,tweak-secret=tweak
+	keyed source=user,algorithm=aes-xts-128,key-secret=data,tweak-secret=tweak
 }
 
 # keep NAME [PAGES]: it keeps a secret (tests/guest/secret.c); prints where, in our memory
