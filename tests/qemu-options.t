@@ -60,6 +60,18 @@ says "what is migrated into it" "State blocked by non-migratable device 'x86-mkt
 says "RAM that ends amid a page below 4G" "nodes and the memory below 4G must begin and end at a multiple of 4K" \
 	"${ok[@]}" -machine max-ram-below-4g=134217729 -m 256
 
+# bounce OPTION...: how much the PCI device d may bounce
+bounce() {
+	timeout -k 1 20 "$TOP/build/qemu/out/qemu-system-x86_64" -L /usr/share/qemu -L /usr/share/seabios \
+		-nodefaults -display none -S -monitor stdio "$@" <<<'info qtree' 2>/dev/null |
+		sed -n '/id "d"/,$s/.*x-max-bounce-buffer-size = \([0-9]*\) .*/\1/p' | head -n 1
+}
+pci=(-device "pci-testdev,id=d")
+is "PCI devices may bounce more with MKTME" "$(bounce -machine q35 "${pci[@]}") $(bounce "${ok[@]}" "${pci[@]}")" \
+	"4096 67108864"
+is "-global has precedence" "$(bounce "${ok[@]}" "${pci[@]}" -global pci-device.x-max-bounce-buffer-size=8192)" 8192
+is "so has a device's own property" "$(bounce "${ok[@]}" -device pci-testdev,id=d,x-max-bounce-buffer-size=8192)" 8192
+
 help=$("$TOP/build/qemu/out/qemu-system-x86_64" -object x86-mktme,help)
 for p in activate aes-xts-128 aes-xts-256 cache cache-exact keyid-bits max-keys tdx-keyid-bits tme-bypass; do
 	like "help tells of $p" "$help" "^ +$p=<.*> +- .+"
