@@ -59,6 +59,11 @@ qemu -M none "${key[@]}" < <(add "$m, \"id\": \"m\", \"share\": true"; add "$m, 
 is "a backend that is refused" "$(errors | head -1)" "'mktme-key' and 'share=on' are incompatible"
 is "its key can be deleted" "$(log | sed 's/.*, //')" "invalidate 1000 with 0 bytes mapped"
 
+head -c 1M /dev/zero >"$T/rom"
+qemu -M none "${key[@]}" < <(add '"qom-type": "memory-backend-file", "id": "m", "size": 1048576, "mem-path": "'"$T/rom"'", "readonly": true, "mktme-key": "k"')
+is "read-only memory, which encryption would make writable" "$(errors)" \
+	"'mktme-key' and read-only memory are incompatible"
+
 assign() { echo "{\"execute\": \"qom-set\", \"arguments\": {\"path\": \"/objects/$1\", \"property\": \"$2\", \"value\": $3}}"; }
 qemu -M none "${o[@]}" < <(assign k serial 7; assign k source '"user"'; assign k description '"d"'; assign k algorithm '"aes-xts-256"'
 	assign k key-secret '"s"'; assign k tweak-secret '"s"'; assign m mktme-key '""'; assign m mktme-key '"k"'
