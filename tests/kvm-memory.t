@@ -53,6 +53,17 @@ say g 'for m in /sys/devices/system/memory/memory*; do grep -q offline $m/state 
 say g 'mount -t tmpfs -o size=80% big /mnt; dd if=/dev/zero of=/mnt/f bs=1M count=100 2>/dev/null; umount /mnt'
 echo "dimm $(($(mib 2) > 64)) $(kept g)"
 
+# A key goes with its object, when its memory is unmapped
+in_use() { cat /sys/kernel/mm/mktme/keyids_in_use; }
+none_more() { [ "$(in_use)" = 2 ]; }
+monitor object-add '{"qom-type": "mktme-key", "id": "k2", "source": "cpu", "algorithm": "aes-xts-128"}'
+monitor object-add '{"qom-type": "memory-backend-ram", "id": "m3", "size": 4194304, "mktme-key": "k2", "prealloc": true}'
+echo "third $(in_use)"
+monitor object-del '{"id": "m3"}'
+monitor object-del '{"id": "k2"}'
+until_ none_more
+echo "third $(in_use)"
+
 # As long as there is memory under it, the key's object stays
 echo "delete $(qmp /run/g.qmp object-del '{"id": "k1"}' 2>&1)"
 echo "again $(qmp /run/g.qmp object-add '{"qom-type": "mktme-key", "id": "k1", "source": "no-encrypt"}' 2>&1)"
@@ -80,6 +91,7 @@ is "its memory is right" "$(said start)" "0 words differ"
 is "with the balloon out" "$(said out)" "0 words differ"
 is "with the balloon in, and what it gave back is under the key" "$(said back)" "0 words differ 1"
 is "with a DIMM plugged in, which is under the key" "$(said dimm)" "1 0 words differ"
+is "a key that is added with memory, and deleted" "$(said third | paste -sd' ')" "3 2"
 like "a key's object that is in use is not deleted" "$(said delete)" "object 'k1' is in use"
 like "and there is no other of its name" "$(said again)" "duplicate property 'k1'"
 is "its memory stays under the key" "$(said stays)" "1 0 words differ"
