@@ -247,7 +247,10 @@ static void test_info_tlb(void)
 
     set_key(qts, 0, 5);
     va5 = map(qts, 0, 5, table | KEYID(5));
+    /* The rest of the table is noise: its neighbours must not be added to it */
+    store(qts, 0, va5 + 8 * 8, 0);
     store(qts, 0, va5 + 9 * 8, PAGE | KEYID(5) | 7);
+    store(qts, 0, va5 + 10 * 8, 0);
     load(qts, 0, table);
     store(qts, 0, pd2 + 8, table | KEYID(5) | 7);
 
