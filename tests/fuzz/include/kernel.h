@@ -48,6 +48,7 @@ typedef int gfp_t;
 /* Memory and strings */
 #define GFP_KERNEL		0
 void *kzalloc(size_t size, gfp_t flags);
+#define kzalloc_obj(p)		((__typeof__(p) *)kzalloc(sizeof(p), GFP_KERNEL))
 /* In a block of just that size, so that the address sanitizer sees its end. */
 static inline char *kmemdup_nul(const char *s, size_t len, gfp_t flags)
 {
