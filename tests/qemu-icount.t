@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # With -icount the emulator is deterministic: two runs of the same guest, which uses
-# memory under keys on two CPUs, execute the same instructions and switch the same
-# views at the same places, late write-backs of a rule breaker included.
+# memory under keys, execute the same instructions and switch the same views at the same
+# places, late write-backs of a rule breaker included.  On one CPU: with two, QEMU 10.2 as
+# it comes ends turns at places that differ from run to run, without MKTME as well.
 . "$(dirname "$0")/lib.sh"
 need build/linux/out/vmlinux build/qemu/out/qemu-system-x86_64 build/guest/tests/views
 . "$(dirname "$0")/executed.sh"
@@ -20,7 +21,7 @@ P
 
 run() { # NAME
 	executed "$TOP/build/qemu/out/qemu-system-x86_64" -M q35,mktme=m -object x86-mktme,id=m,cache=strict \
-		-cpu max,phys-bits=46 -smp 2 -m 512 -initrd "$T/initrd" -serial "file:$T/$1.console" \
+		-cpu max,phys-bits=46 -smp 1 -m 512 -initrd "$T/initrd" -serial "file:$T/$1.console" \
 		-trace 'mktme_*' -D "$T/$1.trace" -append 'console=ttyS0 panic=-1 quiet init=/init rdinit=/init'
 }
 one=$(run one)
